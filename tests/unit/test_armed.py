@@ -202,6 +202,34 @@ def test_manual_setting_holds_when_the_clock_is_set_back(on: bool, ahead_s: int)
         assert not arming.is_on(NODE, at("wed 07:00"))
 
 
+@pytest.mark.parametrize("schedule", [[], ["00:00-24:00"], ["mon 00:00-24:00", "sun 00:00-24:00"]])
+@pytest.mark.parametrize("on", [True, False])
+def test_a_setting_that_its_schedule_has_ended_does_not_come_back_with_another_one(
+    on: bool, schedule: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who removed the schedule to be notified always was never notified again: by an OFF of months ago."""
+    bench = Bench(armed={"schedule": ["22:00-06:00"]})
+    now_s = at("mon 21:00")
+    monkeypatch.setattr(boot_clock, "now_ns", lambda: round((now_s - at("mon 00:00")) * 1e9))
+    bench.arming.check_clock(now_s)
+    bench.arming.set(NODE, on, now_s)
+    for moment in ("mon 21:59", "mon 22:00", "tue 06:00"):
+        now_s = at(moment)
+        bench.arming.check_clock(now_s)
+    # For an event that is still being processed
+    assert bench.arming.is_on(NODE, at("mon 21:59")) == on
+    assert not bench.arming.is_on(NODE, at("tue 06:00"))
+    bench.config = bench.config.model_copy(
+        update={"armed": bench.config.armed.model_copy(update={"schedule": schedule})}
+    )
+    arming = bench.restart()
+    arming.check_clock(now_s)
+    assert arming.is_on(NODE, now_s) == (len(schedule) < 2)
+    arming.set(NODE, False, now_s)
+    arming.check_clock(now_s)
+    assert not arming.is_on(NODE, now_s)
+
+
 def test_clock_that_is_set_forward_does_not_disarm() -> None:
     bench = Bench(armed={"schedule": ["22:00-06:00"]})
     bench.arming.set(NODE, True, at("mon 20:00"))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
@@ -34,12 +35,16 @@ _CLOCKS_DIFFER_S = 60.0  # tolerance between the clock of an event and that of a
 
 
 class _Manual(NamedTuple):
-    """A manual setting: its state, and when it was made by the wall clock and the boot clock of then [s]."""
+    """A manual setting: its state, and when it was made by the wall clock and the boot clock of then [s].
+
+    ``over_unix_s`` is when its schedule ended it; infinite if it has not.
+    """
 
     on: bool
     unix_s: float
     boot_id: str
     boot_s: float
+    over_unix_s: float
 
 
 class Arming:
@@ -102,7 +107,7 @@ class Arming:
         """Return the manual state of a switch at a Unix time; None if none applies."""
         schedule = self._schedules[switch]
         manual = self._manual_setting(switch)
-        if manual is None:
+        if manual is None or unix_s >= manual.over_unix_s:
             return None
         changed_at = schedule.changed_at(unix_s)
         if changed_at is None:
@@ -150,8 +155,26 @@ class Arming:
                 if manual.boot_id == self._boot_id:
                     self.set(switch, manual.on, unix_s)  # its time is that of the wrong clock
         before, self._offset_s = self._offset_s, unix_s - boot_clock.now_ns() / 1e9
-        if before is None or abs(self._offset_s - before) >= 1:
+        is_corrected = before is not None and abs(self._offset_s - before) >= 1
+        if before is None or is_corrected:
             self._correct_future(unix_s)
+        self._end_overtaken(unix_s, is_corrected=is_corrected)
+
+    def _end_overtaken(self, unix_s: float, *, is_corrected: bool) -> None:
+        """Note which settings their schedules have ended: they must not come back with another schedule.
+
+        Args:
+            unix_s: now.
+            is_corrected: whether the clock was set, so that what was noted by the former time is checked again.
+        """
+        for switch, manual in self._manual_settings():
+            is_over = math.isfinite(manual.over_unix_s)
+            if is_over and is_corrected and manual.boot_id == self._boot_id:
+                self._keep(switch, manual._replace(over_unix_s=math.inf))
+                is_over = False
+            changed_at = self._schedules[switch].changed_at(unix_s)
+            if not is_over and changed_at is not None and self._manual_on(switch, unix_s) is None:
+                self._keep(switch, manual._replace(over_unix_s=changed_at))
 
     def _correct_future(self, unix_s: float) -> None:
         """Correct settings of earlier boots whose clock was ahead: one that arms counts as made now."""
@@ -191,8 +214,17 @@ class Arming:
 
     def set(self, switch: str, on: bool, unix_s: float) -> None:
         """Set a switch manually."""
-        kept = {"on": on, "unix_s": round(unix_s, 3), "boot_id": self._boot_id}
-        kept["boot_s"] = round(boot_clock.now_ns() / 1e9, 3)
+        self._keep(
+            switch,
+            _Manual(
+                on, round(unix_s, 3), self._boot_id, round(boot_clock.now_ns() / 1e9, 3), math.inf
+            ),
+        )
+
+    def _keep(self, switch: str, manual: _Manual) -> None:
+        kept = manual._asdict()
+        if math.isinf(manual.over_unix_s):
+            del kept["over_unix_s"]
         self._save(f"{_SETTING}{switch}", json.dumps(kept))
 
     def state(self, unix_s: float) -> dict[str, bool]:
@@ -205,7 +237,8 @@ class Arming:
             found = json.loads(self._settings[f"{_SETTING}{switch}"])
             unix_s, boot_s = float(found["unix_s"]), found.get("boot_s")
             boot_id = "" if boot_s is None else str(found["boot_id"])  # of an older version
-            return _Manual(bool(found["on"]), unix_s, boot_id, float(boot_s or 0))
+            over_unix_s = float(found.get("over_unix_s", math.inf))
+            return _Manual(bool(found["on"]), unix_s, boot_id, float(boot_s or 0), over_unix_s)
         except (KeyError, ValueError, TypeError):
             return None
 
