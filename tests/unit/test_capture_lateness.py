@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from support.waiting import wait_for
 from tridetr.capture.sources.base import LoginRefusedError
+from tridetr.capture.sources.late_stream import MediaLag
 from tridetr.capture.sources.lateness import Lateness, LinkLoad, SecondConnection, Step
 from tridetr.errors import SourceError
 from tridetr.hang_up import HangUp
@@ -293,3 +294,27 @@ def test_a_second_connection_takes_a_limited_time() -> None:
             second.close()
         wait_for(second.is_done)
         assert second.pictures == {}
+
+
+@pytest.mark.parametrize(
+    ("speed", "jump_s", "expected_s"),
+    [
+        (1.0, 0.0, 0.0),
+        (0.6, 0.0, 40.0),
+        (1.5, 0.0, 0.0),  # faster than the clock: the earliest packet is the newest
+        (0.6, 3600.0, 20.0),  # the camera counts anew: what was before is not known
+    ],
+)
+def test_timestamps_that_advance_slower_than_the_clock_show_a_lag(
+    speed: float, jump_s: float, expected_s: float
+) -> None:
+    lag, found = MediaLag(), 0.0
+    for tick in range(1001):
+        now_s = tick / 10
+        found = lag.packet(speed * now_s + jump_s * (now_s > 50), 1e6 + now_s)
+    assert found == pytest.approx(expected_s, abs=0.1)
+
+
+def test_a_camera_whose_clock_is_a_little_slow_has_no_lag() -> None:
+    lag = MediaLag()
+    assert all(lag.packet(0.9998 * now_s, now_s) < 1 for now_s in range(100_000))

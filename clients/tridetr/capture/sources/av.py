@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
     from tridetr.capture.sources.http_camera import LiveStream
+    from tridetr.capture.sources.late_stream import LateStream
 
 _CROPPED = 64  # most rows and columns that a coded picture has more than the shown one
 _REDIRECT = re.compile(r"Redirecting to (.+)")  # FFmpeg's message of level INFO
@@ -162,6 +163,7 @@ class FfmpegFeed:
         is_file: bool = False,
         is_udp: bool = False,
         opening_s: float | None = None,
+        watch: LateStream | None = None,
     ) -> None:
         """Connect (see `open_video`).
 
@@ -175,8 +177,10 @@ class FfmpegFeed:
             is_file: Whether it may be a recording, which the server sends as fast as it is read.
             is_udp: Whether it comes over UDP, so that packets may arrive late or more than once.
             opening_s: For opening, if not `timeout_s` [s].
+            watch: Finds out whether the packets are late; raises SourceError if they are.
         """
         self._is_udp = is_udp
+        self._watch = watch
         self._playlist = parts if isinstance(parts, PlaylistParts) else None
         # Time and last bytes of the newest packet; over UDP only
         self._picture: tuple[int | None, bytes] = None, b""
@@ -274,7 +278,10 @@ class FfmpegFeed:
                 ):
                     packet.is_corrupt = True
                 self._is_damaged = False
-                yield cast("av.Packet[VideoStream]", packet)
+                video = cast("av.Packet[VideoStream]", packet)
+                if self._watch is not None:
+                    self._watch.packet(video)
+                yield video
                 video_s = time.monotonic()
                 if changes and video_s - checked_s >= _CODEC_CHECK_S:
                     checked_s = video_s
@@ -318,6 +325,8 @@ class FfmpegFeed:
 
     def close(self) -> None:
         """Free the container, and the stream with it."""
+        if self._watch is not None:
+            self._watch.close()
         self._container.close()
 
 

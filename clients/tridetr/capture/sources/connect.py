@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Generator
+from contextlib import closing
+from functools import partial
 from urllib.parse import urlsplit
 
 from tridetr.capture.sources.av import FfmpegFeed, decoder_options
 from tridetr.capture.sources.base import LoginError, LoginRefusedError
-from tridetr.capture.sources.http_camera import JpegFeed, open_http
+from tridetr.capture.sources.http_camera import JpegFeed, LiveStream, open_http
 from tridetr.capture.sources.http_request import http_address
+from tridetr.capture.sources.late_stream import LateStream
 from tridetr.capture.sources.lateness import Lateness
 from tridetr.capture.sources.playlist import PlayedSegments, PlaylistParts
 from tridetr.capture.sources.pump import Feed
@@ -40,7 +44,7 @@ def connect(
         played: What earlier connections to it played, if it is a playlist.
         finds_gaps: Whether packets after a gap in the sequence numbers of RTP over TCP are marked as damaged. (Over UDP
             they always are.)
-        lateness: Finds out whether JPEGs over HTTP are late, over all connections to the camera.
+        lateness: Finds out whether what comes over HTTP is late, over all connections to the camera.
 
     Raises:
         LoginError: The camera does not accept user and password, or another host may have received them.
@@ -61,6 +65,14 @@ def connect(
                 return found
             if isinstance(found.parts, PlaylistParts):
                 options["http_persistent"] = "0"  # it bypasses `parts`
+            watch = None
+            if lateness is not None and isinstance(found.parts, LiveStream):
+                watch = LateStream(
+                    lateness,
+                    partial(_read_keys, section, played),
+                    source.shown,
+                    section.timeout_s,
+                )
             try:
                 return FfmpegFeed(
                     found.url,
@@ -70,6 +82,7 @@ def connect(
                     found.parts,
                     is_file=found.parts is None,
                     opening_s=_opening_s(section, hang_up),
+                    watch=watch,
                 )
             except SourceError:
                 if isinstance(found.parts, PlaylistParts):
@@ -111,6 +124,16 @@ def connect(
                 f"cannot open {source}: this port speaks TLS; write {scheme}:// in the source"
             ) from None
         raise
+
+
+def _read_keys(
+    section: CameraSection, played: PlayedSegments, hang_up: HangUp
+) -> Generator[bytes, None, None]:
+    """Yield the key frames of another connection to an HTTP camera."""
+    with closing(connect(section, hang_up, played)) as feed:
+        for packet in feed.packets(hang_up):
+            if packet.is_keyframe:
+                yield bytes(packet)
 
 
 def _opening_s(section: CameraSection, hang_up: HangUp) -> float:

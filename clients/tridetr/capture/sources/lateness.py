@@ -206,7 +206,7 @@ class SecondConnection:
         """Start the thread.
 
         Args:
-            read: Connects and yields JPEGs, until its argument is set.
+            read: Connects and yields JPEGs or key frames, until its argument is set.
             shown: The camera's address for messages.
             timeout_s: How long this may take [s].
         """

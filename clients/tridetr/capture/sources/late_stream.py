@@ -1,0 +1,106 @@
+"""Finds out whether a live stream over HTTP (MPEG-TS, FLV) is late: its timestamps then advance slower than the clock.
+
+So do those of a camera that counts wrongly, so the same proof is needed as for JPEGs; see `lateness`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING
+
+from tridetr.capture.sources import lateness
+from tridetr.capture.sources.lateness import Lateness, SecondConnection, Step
+from tridetr.errors import SourceError
+from tridetr.hang_up import HangUp
+
+if TYPE_CHECKING:
+    import av
+    from av.video.stream import VideoStream
+
+_JUMP_S = 10.0  # of the timestamps; also the longest time between packets
+_PERIOD_S = 1800.0  # in it, the clock of a camera is off by less than half a second
+
+
+class MediaLag:
+    """Measures how far the timestamps of a stream have fallen behind the clock. Pure: all times are arguments [s]."""
+
+    def __init__(self) -> None:
+        self._media_s: float | None = None
+        self._began_s = float("-inf")  # of the present period
+        # Least arrival time minus timestamp in the former and the present period
+        self._least = [float("inf"), float("inf")]
+
+    def packet(self, media_s: float, now_s: float) -> float:
+        """Return by how much a packet is later than the earliest one of the last half an hour or hour.
+
+        Args:
+            media_s: Its timestamp.
+            now_s: When it arrived.
+        """
+        if self._media_s is None or abs(media_s - self._media_s) > _JUMP_S:
+            self._least = [float("inf"), float("inf")]
+            self._began_s = now_s
+        self._media_s = media_s
+        if now_s - self._began_s > _PERIOD_S:
+            self._least = [self._least[1], float("inf")]
+            self._began_s = now_s
+        self._least[1] = min(self._least[1], now_s - media_s)
+        return now_s - media_s - min(self._least)
+
+
+class LateStream:
+    """Watches the packets of one connection."""
+
+    def __init__(
+        self,
+        known: Lateness,
+        read_apart: Callable[[HangUp], Generator[bytes, None, None]],
+        shown: str,
+        timeout_s: float,
+    ) -> None:
+        """Begin with the connection.
+
+        Args:
+            known: What is known from all connections to the camera.
+            read_apart: Opens another connection and yields its key frames, until its argument is set.
+            shown: The camera's address for messages.
+            timeout_s: How long a read may take [s].
+        """
+        self._known = known
+        self._read_apart = read_apart
+        self._shown = shown
+        self._timeout_s = timeout_s
+        self._lag = MediaLag()
+        self._second: SecondConnection | None = None
+        known.connected(time.monotonic())
+
+    def packet(self, packet: av.Packet[VideoStream]) -> None:
+        """Take in the next packet.
+
+        Raises:
+            SourceError: The stream is late; a new connection begins with a new picture.
+        """
+        at, now_s = packet.dts if packet.dts is not None else packet.pts, time.monotonic()
+        if at is None or packet.time_base is None:
+            return
+        lag_s = self._lag.packet(float(at * packet.time_base), now_s)
+        if not packet.is_keyframe:
+            return
+        if self._second is not None and self._second.is_done():
+            if self._second.is_refused:
+                self._known.forbid()
+            self._known.compare(self._second.pictures, now_s)
+            self._second = None
+        is_late = lag_s >= lateness.LATE_S
+        step = self._known.arrived(hash(bytes(packet)), now_s, is_full=is_late)
+        if step is Step.REOPEN:
+            raise SourceError(f"{self._shown}: {self._known.fault}")
+        if step is Step.COMPARE:
+            self._second = SecondConnection(self._read_apart, self._shown, 3 * self._timeout_s)
+
+    def close(self) -> None:
+        """End with the connection."""
+        if self._second is not None:
+            self._second.close()
+            self._known.broken(time.monotonic())

@@ -1,0 +1,117 @@
+"""MPEG-TS and FLV over a link that is too slow, with a server that stores what it does not carry."""
+
+from __future__ import annotations
+
+import io
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import pytest
+
+from support.capture_rig import capturing
+from support.clips import CAMERA_OPTIONS, write_clip
+from support.http_camera import Request, http_camera
+from support.slow_link import slow_link
+from support.waiting import slack, wait_for
+from tridetr.capture.sources import lateness
+from tridetr.shm.boards import CameraState, CameraStatus
+
+_FPS, _GROUP = 10, 5
+_SECONDS = 60
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("LATE_S", 1.5), ("FIRST_WAIT_S", 1.0)):
+        monkeypatch.setattr(lateness, name, value)
+
+
+class _Sending(io.RawIOBase):
+    """A file that FFmpeg writes, and that a request sends."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: object) -> int:
+        sent = bytes(data)  # type: ignore[call-overload]
+        self._request.send(sent)
+        return len(sent)
+
+
+def _live(clip: Path, kind: str, speed: float) -> Callable[[Request], None]:
+    """Answer with a live stream from the newest key frame on; all connections get the same pictures.
+
+    Args:
+        clip: What the camera sees.
+        kind: FFmpeg's name of the format.
+        speed: How fast the camera's timestamps advance.
+    """
+    began_s = time.monotonic()
+
+    def answer(request: Request) -> None:
+        request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        request.head("video/x-flv" if kind == "flv" else "video/mp2t")
+        live = (time.monotonic() - began_s) * _FPS
+        with (
+            av.open(str(clip)) as source,
+            av.open(_Sending(request), "w", kind, options={"flush_packets": "1"}) as target,
+        ):
+            stream = source.streams.video[0]
+            copied = target.add_stream_from_template(stream)
+            for number, packet in enumerate(source.demux(stream)):
+                if number < live - live % _GROUP or packet.dts is None:
+                    continue
+                time.sleep(max(0.0, began_s + number / _FPS - time.monotonic()))
+                packet.pts = packet.dts = round(packet.dts * speed)
+                packet.stream = copied
+                target.mux(packet)
+
+    return answer
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    options = CAMERA_OPTIONS | {"g": str(_GROUP), "b": "400k", "maxrate": "400k", "bufsize": "40k"}
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    return write_clip(path, _SECONDS * _FPS, fps=_FPS, options=options)
+
+
+@pytest.mark.parametrize("kind", ["mpegts", "flv"])
+def test_a_stream_that_is_stored_on_its_way_does_not_get_older_and_older(
+    tmp_path: Path, clip: Path, kind: str
+) -> None:
+    """It came later and later, without a limit, and was shown as live."""
+    rate = 0.6 * clip.stat().st_size / _SECONDS
+
+    def late() -> CameraStatus | None:
+        status = rig.status()
+        return status if status is not None and "late" in status.message else None
+
+    with (
+        http_camera(_live(clip, kind, 1.0)) as camera,
+        slow_link(camera.port, rate, stores=True) as link,
+        capturing(tmp_path, f"http://127.0.0.1:{link.port}/v") as rig,
+    ):
+        status = wait_for(late, slack(25), "the message")
+        assert "proxy_buffering off" in status.message
+        before = len(camera.requests)
+        wait_for(lambda: len(camera.requests) >= before + 2, slack(20), "new connections")
+        assert "proxy_buffering off" in rig.wait_state(CameraState.LIVE).message
+
+
+def test_a_camera_whose_timestamps_are_too_slow_is_left_alone(tmp_path: Path, clip: Path) -> None:
+    with (
+        http_camera(_live(clip, "mpegts", 0.4)) as camera,
+        capturing(tmp_path, camera.url()) as rig,
+    ):
+        wait_for(lambda: len(camera.requests) == 2, slack(20), "a second connection")
+        rig.wait_frames(40)
+        status = rig.wait_state(CameraState.LIVE)
+    assert (status.reconnects, status.message) == (0, "")
+    assert len(camera.requests) <= 4
