@@ -137,6 +137,7 @@ def test_secrets_that_every_user_can_read_are_reported() -> None:
         ),
         ("exit 1", "fault", "no reason given"),
         ("kill -ALRM $$", "warning", "not loaded within"),
+        ("kill -KILL $$", "warning", "for want of memory"),
     ],
 )
 def test_a_model_that_does_not_load_or_takes_too_long_is_reported(

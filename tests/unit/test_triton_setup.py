@@ -17,7 +17,7 @@ from tridetr.model_card import Form
 from tridetr.models.fuse import fuse
 from tridetr.plan import Placement
 from tridetr.telemetry import metrics
-from tridetr.triton import launch, repository, setup
+from tridetr.triton import launch, repository, setup, trial
 
 
 def test_a_full_disk_is_reported_with_the_remedy(
@@ -159,6 +159,18 @@ def test_a_file_that_does_not_run_is_refused_and_a_restart_serves_the_previous_m
     made.lay_out()
     assert served.read_bytes() == before
     assert not made.replacement.is_due()
+
+
+@pytest.mark.parametrize("ending", ["ALRM", "KILL"])
+def test_a_trial_that_proves_nothing_does_not_refuse_the_new_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    """Too little time or memory for the trial: the server may load the model."""
+    model, made = setup_of_a_model(tmp_path, monkeypatch, Form.OPENVINO)
+    monkeypatch.setattr(trial, "module_command", lambda *_: ["sh", "-c", f"kill -{ending} $$"])
+    model.touch()
+    assert not made.replacement.is_due()
+    wait_for(made.replacement.is_due, 10, "the new file is accepted")
 
 
 def test_a_model_that_is_served_from_its_own_file_ends_with_it(

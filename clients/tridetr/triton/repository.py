@@ -274,7 +274,7 @@ class Replacement:
             self._trial = Trial(self._config, model.path)
         if not self._trial.is_over:
             return False
-        fault = self._trial.fault
+        fault = "" if self._trial.proves_nothing else self._trial.fault
         self.close()
         # A GPU has implementations that the CPU lacks, for example of operators in half precision.
         if fault and not (self._placement.gpu and "NOT_IMPLEMENTED" in fault):

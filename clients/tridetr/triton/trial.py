@@ -53,18 +53,20 @@ class Trial:
         return self._process.poll() is not None
 
     @property
-    def was_too_slow(self) -> bool:
-        """Whether the process was ended after `LOADING_S` seconds: a faster machine may run the model."""
-        return self._process.poll() == -signal.SIGALRM
+    def proves_nothing(self) -> bool:
+        """Whether the process was ended after `LOADING_S` seconds, or for want of memory."""
+        return self._process.poll() in (-signal.SIGALRM, -signal.SIGKILL)
 
     @property
     def fault(self) -> str:
-        """Why the model cannot be used, with the remedy after `Remedy:`; empty if it ran."""
+        """Why the model may not be usable, with the remedy after `Remedy:`; empty if it ran."""
         code = self._process.poll()
         if not code:
             return ""
-        if self.was_too_slow:
+        if code == -signal.SIGALRM:
             return f"{self._model} was not loaded within {LOADING_S} s. Remedy: use a smaller model"
+        if code == -signal.SIGKILL:
+            return f"the process that loads {self._model} was killed, perhaps for want of memory. Remedy: free some"
         if code < 0:
             return f"the process that loads {self._model} was ended by signal {-code}. Remedy: {_REMEDY}"
         self._errors.seek(0)

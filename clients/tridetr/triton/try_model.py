@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 LOADING_S = 60
@@ -13,6 +14,8 @@ def main(model: str, provider: str, precision: str) -> None:
     """Exit with the fault as the last line, unless the model answers; SIGALRM ends it after `LOADING_S` seconds."""
     signal.alarm(LOADING_S)  # also if the caller was killed
     os.nice(10)  # a node may be running
+    with suppress(OSError):  # /proc is read-only
+        Path("/proc/self/oom_score_adj").write_text("1000")  # rather than a process of the node
     try:
         import numpy as np
         import onnxruntime
