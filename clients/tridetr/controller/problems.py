@@ -31,9 +31,7 @@ class NodeProblem(enum.Enum):
 class CameraProblem(enum.Enum):
     """Kinds of problems of a camera."""
 
-    CAMERA = (
-        "camera"  # offline, frozen, blind, too few good or late pictures, or no capture process
-    )
+    CAMERA = "camera"  # offline, frozen, blind, pictures too few or late, or no capture process
     DETECTOR = "detector"  # the camera is live, but there are no results, or too few
     CLASSES = "classes"  # the model does not know a class of alarm.classes, or detect.classes leaves it out
 

@@ -207,9 +207,8 @@ class Filing(Closing):
             logger.warning("the clip of a visit was not saved: %s", error, extra=_extra(visit))
         clip.close()
         if clip.path is not None:
-            with suppress(
-                OSError
-            ):  # the disk became read-only, or fails: the next start removes it
+            # If the disk became read-only, or fails, the next start removes it
+            with suppress(OSError):
                 clip.path.unlink(missing_ok=True)
         visit.clip_done = True
 
@@ -270,9 +269,8 @@ class Filing(Closing):
         if since is not None and now_s - blind.kept_s < _BLIND_S:
             return
         blind.kept_s = now_s
-        with suppress(
-            OSError, sqlite3.Error
-        ):  # on a full disk, the timeline shows the camera as watched
+        # On a full disk, the timeline shows the camera as watched
+        with suppress(OSError, sqlite3.Error):
             if not blind.row:
                 assert since is not None
                 blind.row = self._archive.begin_blind(watcher.camera, since)
