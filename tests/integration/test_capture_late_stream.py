@@ -20,7 +20,7 @@ from tridetr.capture.sources import lateness
 from tridetr.shm.boards import CameraState, CameraStatus
 
 _FPS, _GROUP = 10, 5
-_SECONDS = 60
+_SECONDS = 40
 
 
 @pytest.fixture(autouse=True)
@@ -82,32 +82,31 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_clip(path, _SECONDS * _FPS, fps=_FPS, options=options)
 
 
-@pytest.mark.parametrize("kind", ["mpegts", "flv"])
 def test_a_stream_that_is_stored_on_its_way_does_not_get_older_and_older(
-    tmp_path: Path, clip: Path, kind: str
+    tmp_path: Path, clip: Path
 ) -> None:
     """It came later and later, without a limit, and was shown as live."""
-    rate = 0.6 * clip.stat().st_size / _SECONDS
+    rate = 0.4 * clip.stat().st_size / _SECONDS
 
     def late() -> CameraStatus | None:
         status = rig.status()
         return status if status is not None and "late" in status.message else None
 
     with (
-        http_camera(_live(clip, kind, 1.0)) as camera,
+        http_camera(_live(clip, "mpegts", 1.0)) as camera,
         slow_link(camera.port, rate, stores=True) as link,
         capturing(tmp_path, f"http://127.0.0.1:{link.port}/v") as rig,
     ):
         status = wait_for(late, slack(25), "the message")
         assert "proxy_buffering off" in status.message
         before = len(camera.requests)
-        wait_for(lambda: len(camera.requests) >= before + 2, slack(20), "new connections")
+        wait_for(lambda: len(camera.requests) > before, slack(20), "a new connection")
         assert "proxy_buffering off" in rig.wait_state(CameraState.LIVE).message
 
 
 def test_a_camera_whose_timestamps_are_too_slow_is_left_alone(tmp_path: Path, clip: Path) -> None:
     with (
-        http_camera(_live(clip, "mpegts", 0.4)) as camera,
+        http_camera(_live(clip, "flv", 0.4)) as camera,
         capturing(tmp_path, camera.url()) as rig,
     ):
         wait_for(lambda: len(camera.requests) == 2, slack(20), "a second connection")
