@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ import pytest
 from support.mosquitto import listening, running_mosquitto
 from support.recorder import Recorder, recording
 from support.sentry import PERSON, running_controller
+from support.small_disks import fill, mounted_tmpfs
 from support.waiting import wait_for
 
 
@@ -62,23 +60,8 @@ def test_a_recorder_that_is_killed_at_any_time_of_a_visit(tmp_path: Path) -> Non
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small tmpfs needs root")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=6m", "tridetr-test", str(folder)]
-    if subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("mounting a tmpfs is not allowed here")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def fill(path: Path) -> None:
-    with path.open("wb", buffering=0) as file:
-        for size in (65536, 4096, 1):
-            with suppress(OSError):
-                while file.write(b"\0" * size) == size:
-                    pass
+    with mounted_tmpfs(tmp_path, 6) as folder:
+        yield folder
 
 
 @pytest.mark.long_faults
@@ -90,7 +73,7 @@ def test_a_full_disk_costs_the_picture_until_there_is_space(
         stage.show(60, "visit-before", 1.5)
         stage.show(0, "", 2.5)
         (kept,) = recorder.closed()
-        fill(small_disk / "ballast")
+        fill(small_disk)
         stage.show(60, "visit-full", 2.0)
         stage.show(0, "", 2.5)
         wait_for(lambda: "cannot be saved" in recorder.log(), 30)
@@ -128,7 +111,7 @@ def test_a_full_disk_neither_delays_nor_loses_an_alarm(tmp_path: Path, small_dis
         try:
             for number in range(3):
                 if number == 1:
-                    fill(small_disk / "ballast")
+                    fill(small_disk)
                 actor.show_and_wait(frames=3)
                 actor.show_and_wait(PERSON, frames=12)
                 wait_for(lambda: len(ear.events()) == 2 * number + 1, 20, "no alarm")

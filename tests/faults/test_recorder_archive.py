@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from support.small_disks import mounted_tmpfs
 from tridetr.recorder.archive import Archive, VisitFacts
 
 SCRIPT = Path(__file__).parents[1] / "support" / "archive_process.py"
@@ -42,15 +43,8 @@ def test_killed_at_each_step(tmp_path: Path) -> None:
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 1 MiB."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small tmpfs needs root")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tridetr-test", str(folder)]
-    if subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("mounting a tmpfs is not allowed here")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with mounted_tmpfs(tmp_path, 1) as folder:
+        yield folder
 
 
 def test_a_full_disk_keeps_existing_files(tiny_disk: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from support.mosquitto import listening, running_mosquitto
 from support.sentry import EMPTY, PERSON, running_controller
-from support.small_disks import fill
+from support.small_disks import fill, mounted_tmpfs
 from support.state_database import event_row, run_sql
 from support.waiting import wait_for
 from tridetr.controller.database import Database, NewerDatabaseError, refuse_newer
@@ -32,17 +32,8 @@ from tridetr.telemetry import metrics
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 1 MiB; data is briefly stored twice, in the write-ahead log and in the file."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small tmpfs needs root")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"a small tmpfs cannot be mounted here: {mounted.stderr.decode().strip()}")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with mounted_tmpfs(tmp_path, 1) as folder:
+        yield folder
 
 
 def remount(disk: Path, access: str) -> None:

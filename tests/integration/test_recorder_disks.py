@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from support.recorder import Recorder, recording
-from support.small_disks import Ext4Disk, fill, mounted_ext4
+from support.small_disks import Ext4Disk, fill, mounted_ext4, mounted_tmpfs
 from support.waiting import wait_for
 from tridetr.config import Config
 from tridetr.errors import TridetrError
@@ -38,16 +38,9 @@ def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]
     if request.param == "ext4":
         with mounted_ext4(tmp_path) as made:
             yield made.folder
-        return
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small tmpfs needs root")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=6m", "tridetr-test", str(folder)]
-    if subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("mounting a tmpfs is not allowed here")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    else:
+        with mounted_tmpfs(tmp_path, 6) as folder:
+            yield folder
 
 
 @pytest.fixture

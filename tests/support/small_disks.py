@@ -79,6 +79,23 @@ def mounted(parent: Path, kind: str, size_mib: int) -> Iterator[tuple[Path, Path
         subprocess.run(["umount", folder], check=True)
 
 
+@contextmanager
+def mounted_tmpfs(parent: Path, size_mib: int) -> Iterator[Path]:
+    """Mount a small tmpfs below a folder; skip the test where that cannot be done."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small tmpfs needs root")
+    folder = parent / "disk"
+    folder.mkdir()
+    line = ["mount", "-t", "tmpfs", "-o", f"size={size_mib}m", "tridetr-test", str(folder)]
+    mounted = subprocess.run(line, capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"a small tmpfs cannot be mounted here: {mounted.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
 def fill(folder: Path) -> Path:
     """Fill the remaining space; return the file that takes it."""
     ballast = folder / "ballast"
