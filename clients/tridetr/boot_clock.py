@@ -44,7 +44,7 @@ def is_right() -> bool:
 
     Without a battery, a machine starts with the time that it last saved, however long it was off.
     """
-    return is_synchronised() or any(_agrees(chip) for chip in sorted(_RTC.glob("rtc*")))
+    return _is_synchronised() or any(_agrees(chip) for chip in sorted(_RTC.glob("rtc*")))
 
 
 def is_believed() -> bool:
@@ -56,8 +56,7 @@ def is_believed() -> bool:
     return time.clock_gettime(time.CLOCK_BOOTTIME) >= _BELIEVED_AFTER_S or is_right()
 
 
-def is_synchronised() -> bool:
-    """Return whether a time service has set the clock over the network, and reports to the kernel."""
+def _is_synchronised() -> bool:
     try:
         return ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(_SIZE)) not in (
             -1,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from tridetr.config import Config
 from tridetr.config.node_sections import GatewaySection
 from tridetr.config.secrets import gateway_token
 from tridetr.errors import ConfigError
+from tridetr.gateway import login_sessions
 from tridetr.gateway.auth import TokenAuth
 from tridetr.gateway.clients import Proxies, parse_address, site_of
 from tridetr.gateway.gateway_process import warn_of_open_access
@@ -47,6 +49,31 @@ def test_token_alone_cannot_forge_a_session(tmp_path: Path, sessions: LoginSessi
     again = LoginSessions(TOKEN, tmp_path / "state")
     assert again.check(cookie, 1000)
     assert LoginSessions(TOKEN, tmp_path / "third").check(cookie, 1000) is None
+
+
+def test_a_disk_that_answers_late_does_not_bring_logged_out_sessions_back(
+    tmp_path: Path, sessions: LoginSessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next logout was saved alone: after another start, the earlier cookies were valid again."""
+    monkeypatch.setattr(login_sessions, "PATIENCE_S", 0.1)
+    cookie = sessions.issue(1000)
+    session = sessions.check(cookie, 1000)
+    assert session
+    sessions.end(session, 1000).result(10)
+    answers, read = threading.Event(), login_sessions._read_ended
+
+    def late(path: Path) -> dict[str, int]:
+        answers.wait(30)
+        return read(path)
+
+    monkeypatch.setattr(login_sessions, "_read_ended", late)
+    second = LoginSessions(TOKEN, tmp_path / "state")
+    newer = second.check(second.issue(1000), 1000)
+    assert newer
+    saved = second.end(newer, 1000)
+    answers.set()
+    saved.result(10)
+    assert LoginSessions(TOKEN, tmp_path / "state").check(cookie, 1000) is None
 
 
 def test_sessions_work_without_a_writable_state_folder(

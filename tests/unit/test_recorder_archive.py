@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tridetr import boot_clock
 from tridetr.config import Config
 from tridetr.doctor.configuration import check_configuration
 from tridetr.errors import TridetrError
@@ -101,11 +100,9 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ahead_ns = self.passed_ns = 0
-        self.is_confirmed = False  # by a time server
         real, boot = time.time_ns, time.clock_gettime_ns
         monkeypatch.setattr(time, "time_ns", lambda: real() + self.ahead_ns + self.passed_ns)
         monkeypatch.setattr(time, "clock_gettime_ns", lambda clock: boot(clock) + self.passed_ns)
-        monkeypatch.setattr(boot_clock, "is_synchronised", lambda: self.is_confirmed)
 
 
 def test_wrong_clock_removes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,42 +187,6 @@ def test_wrong_clock_is_not_trusted_after_a_restart(
         clock.passed_ns += 24 * 8 * HOUR_NS
         archive.retain()
     assert rows(tmp_path) == []
-
-
-def test_a_confirmed_clock_is_trusted_after_each_long_pause(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A node that never ran for a day, and paused for longer each time, kept its visits for good."""
-    clock = Clock(monkeypatch)
-    with opened(tmp_path, keep_days=7) as archive:
-        keep(archive, visit(1))
-    clock.passed_ns += 24 * 8 * HOUR_NS
-    with opened(tmp_path, keep_days=7) as archive:
-        archive.retain()
-        assert rows(tmp_path) == ["visit-1"]
-        clock.is_confirmed = True
-        archive.retain()
-        assert rows(tmp_path) == []
-
-
-def test_a_clock_that_is_confirmed_after_it_was_set_is_not_trusted_for_a_day(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Visits that were saved a minute earlier may seem to be as old as the machine was off."""
-    clock = Clock(monkeypatch)
-    opened(tmp_path).close()
-    clock.passed_ns += 24 * 8 * HOUR_NS
-    clock.ahead_ns = -24 * 8 * HOUR_NS
-    with opened(tmp_path, keep_days=7) as archive:
-        keep(archive, visit(1))
-        clock.ahead_ns, clock.is_confirmed = 0, True
-        archive.retain()
-        clock.passed_ns += 23 * HOUR_NS
-        archive.retain()
-        assert rows(tmp_path) == ["visit-1"]
-        clock.passed_ns += 2 * HOUR_NS
-        archive.retain()
-        assert rows(tmp_path) == []
 
 
 def test_retention_by_size_removes_the_oldest_first(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_clock_is_right_if_it_is_synchronised_or_the_chip_agrees(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(boot_clock, "_RTC", tmp_path)
-    monkeypatch.setattr(boot_clock, "is_synchronised", lambda: False)
+    monkeypatch.setattr(boot_clock, "_is_synchronised", lambda: False)
     assert not boot_clock.is_right()
     chip = tmp_path / "rtc0"
     chip.mkdir()
@@ -86,7 +86,7 @@ def test_clock_is_right_if_it_is_synchronised_or_the_chip_agrees(
     with monkeypatch.context() as patched:
         patched.setattr(time, "time", lambda: 946684900.0)
         assert not boot_clock.is_right()
-    monkeypatch.setattr(boot_clock, "is_synchronised", lambda: True)
+    monkeypatch.setattr(boot_clock, "_is_synchronised", lambda: True)
     assert boot_clock.is_right()
 
 

@@ -146,6 +146,7 @@ def test_a_file_that_does_not_run_is_refused_and_a_restart_serves_the_previous_m
     graph = onnx.load(model)
     graph.graph.node[-1].op_type = "Missing"
     onnx.save(graph, model)
+    made.served()
     made.lay_out()  # the server died before the file was tried
     assert served.read_bytes() == before
 
@@ -159,6 +160,20 @@ def test_a_file_that_does_not_run_is_refused_and_a_restart_serves_the_previous_m
     made.lay_out()
     assert served.read_bytes() == before
     assert not made.replacement.is_due()
+
+
+def test_a_new_file_is_served_untried_if_the_server_does_not_start_with_the_previous_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only while a server serves are files tried: with one that never gets ready, no repaired file was looked at."""
+    model, made = setup_of_a_model(tmp_path, monkeypatch, Form.OPENVINO)
+    served = repository.model_in(tmp_path / "triton" / "models", "rfdetr_ort")
+    before = served.read_bytes()
+    other = fuse(tiny_export(), classes={"someone": 1}, source="test")
+    onnx.save(other, model)
+    made.lay_out()
+    assert served.read_bytes() != before
+    assert made.replacement.is_rendered()
 
 
 @pytest.mark.parametrize("ending", ["ALRM", "KILL"])

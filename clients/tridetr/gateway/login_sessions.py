@@ -56,6 +56,7 @@ class LoginSessions:
         # With the token alone as the key, anyone who can reach the gateway could test guesses by forging cookies.
         self._disk = DiskThread("sessions")
         self._file = state_dir / ENDED_FILE
+        self._late: dict[str, int] = {}  # logouts that were read after the start
         node_key, self._ended = self._stored(state_dir / KEY_FILE)
         key = hmac.digest(token.encode(), node_key, "sha256")
         self._signer = URLSafeSerializer(
@@ -75,7 +76,13 @@ class LoginSessions:
                 key_file,
                 DiskStalledError(),
             )
+            found.add_done_callback(self._read_late)  # before anything is written
             return secrets.token_bytes(_KEY_BYTES), {}
+
+    def _read_late(self, found: Future[tuple[bytes, dict[str, int]]]) -> None:
+        """Keep the logouts for the next start, which may have the stored key again."""
+        if found.exception() is None:
+            self._late = found.result()[1]
 
     def issue(self, now: float, renewed: LoginSession | None = None) -> str:
         """Return the cookie of a new or renewed session, valid for SESSION_S seconds from ``now`` (Unix time)."""
@@ -103,7 +110,7 @@ class LoginSessions:
 
     def _save_ended(self) -> None:
         try:
-            _write_private(self._file, json.dumps(self._ended).encode())
+            _write_private(self._file, json.dumps(self._late | self._ended).encode())
         except OSError as error:
             logger.warning(
                 "cannot write %s (%s): logged-out sessions will be valid again after a restart",

@@ -327,8 +327,8 @@ class Archive(Closing):
 
         Unreadable databases that were moved aside are subject to the same limits, separately.
 
-        For a day after the clock was set, nothing is removed for its age: a wrong clock must not delete everything. The
-        same applies after a pause of more than a day, until a time server has confirmed the clock.
+        For a day after the clock was set, or after a pause of more than a day, nothing is removed for its age, even
+        after a restart: a wrong clock must not delete everything.
 
         Args:
             removing: Called before each visit is removed; there may be thousands.

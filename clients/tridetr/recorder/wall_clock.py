@@ -18,15 +18,13 @@ class WallClock:
     """Detects whether the wall clock was set recently.
 
     Args:
-        watched: Periods in which recorders ran (Unix, ns), newest first. Setting the clock leaves a gap in them, and so
-            does a long pause.
+        watched: Periods in which recorders ran (Unix, ns), newest first. Setting the clock leaves a gap in them.
     """
 
     def __init__(self, watched: Sequence[tuple[int, int]]) -> None:
         self._shift_ns = boot_clock.wall_offset_ns()
         steady_ns = _steady_ns(watched, time.time_ns())
-        self._gap_ns = None if steady_ns is None else boot_clock.now_ns() - steady_ns
-        self._set_ns: int | None = None
+        self._doubted_ns = None if steady_ns is None else boot_clock.now_ns() - steady_ns
 
     def was_set(self) -> bool:
         """Return whether the clock was set since the last call; if so, it is not trusted for a day."""
@@ -38,23 +36,13 @@ class WallClock:
             "the clock was changed by %.1f h: no visits are removed for their age for one day",
             (shift_ns - before_ns) / 3.6e12,
         )
-        self._set_ns = boot_clock.now_ns()
+        self._doubted_ns = boot_clock.now_ns()
         return True
 
     @property
     def is_trusted(self) -> bool:
-        """Whether the clock has not been set for a day, or not at all as far as is known.
-
-        After a gap, a time server can confirm it before; not if it was set since: what was saved before that would seem
-        to be as old as the gap is long.
-        """
-        if _is_recent(self._set_ns):
-            return False
-        return not _is_recent(self._gap_ns) or boot_clock.is_synchronised()
-
-
-def _is_recent(at_ns: int | None) -> bool:
-    return at_ns is not None and boot_clock.now_ns() - at_ns <= _DAY_NS
+        """Whether the clock has not been set for a day, or not at all as far as is known."""
+        return self._doubted_ns is None or boot_clock.now_ns() - self._doubted_ns > _DAY_NS
 
 
 def _steady_ns(watched: Sequence[tuple[int, int]], now_ns: int) -> int | None:

@@ -216,9 +216,12 @@ class Replacement:
         """Return whether this process has rendered the repository."""
         return self._rendered is not None
 
-    def is_accepted(self) -> bool:
-        """Return whether `is_due` has accepted the current model file."""
-        return self._accepted is not None and self._accepted == model_stamp(self._config)
+    def is_barred(self, *, untried: bool) -> bool:
+        """Return whether the current model file must not be served: it was refused, or not tried if ``untried``."""
+        stamp = model_stamp(self._config)
+        if stamp is None or stamp == self._refused:
+            return True
+        return untried and stamp != self._accepted
 
     def rendered(self, stamp: Stamp | None) -> None:
         """Record the identity of the file that was rendered."""
@@ -245,7 +248,7 @@ class Replacement:
             return False
         try:
             is_tried = self._is_tried()
-        except (TridetrError, OSError) as error:
+        except TridetrError as error:
             self.refuse(stamp)
             log.error("the new model file is rejected, the old model continues to serve: %s", error)
             return False
@@ -264,14 +267,17 @@ class Replacement:
 
         Raises:
             ModelError: the file does not conform to the contract, or does not run.
-            OSError: the trial cannot be started.
         """
         if self._trial is None:
             model = read_model_file(configured_model(self._config.model.file))
             if not self._can_try(model):
                 return True
             log.info("trying the new model file before it replaces the model that is served")
-            self._trial = Trial(self._config, model.path)
+            try:
+                self._trial = Trial(self._config, model.path)
+            except OSError as error:  # no memory, processes or descriptors are left
+                log.warning("the new model file cannot be tried: %s", error)
+                return True
         if not self._trial.is_over:
             return False
         fault = "" if self._trial.proves_nothing else self._trial.fault

@@ -65,6 +65,7 @@ class Setup:
         self._backends = self._server.backends
         self._started_unix_s = math.inf
         self._precision = "unknown"
+        self._has_served = False  # the server that was started last
         self.replacement = Replacement(config, self.placement)
 
     @property
@@ -86,8 +87,8 @@ class Setup:
     def lay_out(self) -> None:
         """Write the model repository and the backend directory, unless they are up to date.
 
-        The model that was served before stays if it has a file of its own, until a new model file was tried
-        (`Replacement`), or if the new one cannot be used.
+        If it has a file of its own, a model that serves stays until a new file was tried (`Replacement`), and the
+        previous model stays if the new file cannot be used.
 
         Raises:
             TritonError: the server cannot run the model, or there is not enough disk space for its files.
@@ -98,9 +99,9 @@ class Setup:
             return
         stamp = repository.model_stamp(self._config)
         try:
-            if self._keeps_previous() and not self.replacement.is_accepted():
+            if self._keeps_previous() and self.replacement.is_barred(untried=self._has_served):
                 read_model_file(configured_model(self._config.model.file))
-                return  # it is tried while the previous model serves
+                return  # a new file is tried while the previous model serves
             self._write()
         except ModelError as error:
             if not self._keeps_previous():
@@ -156,6 +157,7 @@ class Setup:
     def start(self) -> tuple[ServerProcess, Endpoint]:
         """Start the server and return its process and endpoint; the calling thread must outlive the server."""
         files = self._files
+        self._has_served = False
         files.engine_report.unlink(missing_ok=True)
         self.clean()
         files.temporary.mkdir(mode=0o700, parents=True)
@@ -173,6 +175,10 @@ class Setup:
         return process, Endpoint(
             files.address, str(self._secret_file), process.pid, report, metrics
         )
+
+    def served(self) -> None:
+        """Record that the server has answered."""
+        self._has_served = True
 
     def lost_file(self) -> Path | None:
         """Return a missing file that clients need to reach the server; None if all exist."""

@@ -137,6 +137,7 @@ class Watcher:
             raise _Unhealthy("start_failed", f"cannot describe its model: {error}") from None
         process.remember_stubs()
         self._infer(process, probe)
+        self._setup.served()
         self._was_ready = True
         self._healthy.set(1)
         log.info(
