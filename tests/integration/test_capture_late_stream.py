@@ -90,13 +90,18 @@ def test_a_stream_that_is_stored_on_its_way_does_not_get_older_and_older(
 
     def late() -> CameraStatus | None:
         status = rig.status()
-        return status if status is not None and "late" in status.message else None
+        return status if status is not None and "came" in status.message else None
+
+    def doubted() -> bool:
+        status = rig.status()
+        return status is not None and "may come" in status.message
 
     with (
         http_camera(_live(clip, "mpegts", 1.0)) as camera,
         slow_link(camera.port, rate, stores=True) as link,
         capturing(tmp_path, f"http://127.0.0.1:{link.port}/v") as rig,
     ):
+        wait_for(doubted, slack(20), "the doubt")
         status = wait_for(late, slack(25), "the message")
         assert "proxy_buffering off" in status.message
         before = len(camera.requests)

@@ -13,7 +13,7 @@ from tridetr.capture.sources.av import FfmpegFeed, decoder_options
 from tridetr.capture.sources.base import LoginError, LoginRefusedError
 from tridetr.capture.sources.http_camera import JpegFeed, LiveStream, open_http
 from tridetr.capture.sources.http_request import http_address
-from tridetr.capture.sources.late_stream import LateStream
+from tridetr.capture.sources.late_stream import LEAST_BYTES, LateStream
 from tridetr.capture.sources.lateness import Lateness
 from tridetr.capture.sources.playlist import PlayedSegments, PlaylistParts
 from tridetr.capture.sources.pump import Feed
@@ -69,7 +69,7 @@ def connect(
             if lateness is not None and isinstance(found.parts, LiveStream):
                 watch = LateStream(
                     lateness,
-                    partial(_read_keys, section, played),
+                    partial(_read_packets, section, played),
                     source.shown,
                     section.timeout_s,
                 )
@@ -126,13 +126,13 @@ def connect(
         raise
 
 
-def _read_keys(
+def _read_packets(
     section: CameraSection, played: PlayedSegments, hang_up: HangUp
 ) -> Generator[bytes, None, None]:
-    """Yield the key frames of another connection to an HTTP camera."""
+    """Yield the packets of another connection to an HTTP camera."""
     with closing(connect(section, hang_up, played)) as feed:
         for packet in feed.packets(hang_up):
-            if packet.is_keyframe:
+            if packet.size >= LEAST_BYTES:
                 yield bytes(packet)
 
 

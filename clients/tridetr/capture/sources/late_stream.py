@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     import av
     from av.video.stream import VideoStream
 
+LEAST_BYTES = (
+    500  # of packets that are compared: smaller ones of a scene without motion may be alike
+)
 _JUMP_S = 10.0  # of the timestamps; also the longest time between packets
 _PERIOD_S = 1800.0  # in it, the clock of a camera is off by less than half a second
 
@@ -63,7 +66,7 @@ class LateStream:
 
         Args:
             known: What is known from all connections to the camera.
-            read_apart: Opens another connection and yields its key frames, until its argument is set.
+            read_apart: Opens another connection and yields its packets, until its argument is set.
             shown: The camera's address for messages.
             timeout_s: How long a read may take [s].
         """
@@ -85,7 +88,7 @@ class LateStream:
         if at is None or packet.time_base is None:
             return
         lag_s = self._lag.packet(float(at * packet.time_base), now_s)
-        if not packet.is_keyframe:
+        if packet.size < LEAST_BYTES:
             return
         if self._second is not None and self._second.is_done():
             if self._second.is_refused:
@@ -93,6 +96,7 @@ class LateStream:
             self._known.compare(self._second.pictures, now_s)
             self._second = None
         is_late = lag_s >= lateness.LATE_S
+        self._known.suspect(lag_s if is_late else 0.0)
         step = self._known.arrived(hash(bytes(packet)), now_s, is_full=is_late)
         if step is Step.REOPEN:
             raise SourceError(f"{self._shown}: {self._known.fault}")

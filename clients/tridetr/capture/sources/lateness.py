@@ -90,10 +90,11 @@ class Lateness:
 
     Attributes:
         fault: Why the pictures are late; empty if they are not, as far as known.
+        doubt: Why they may be late, while that is being found out.
     """
 
     def __init__(self) -> None:
-        self.fault = ""
+        self.fault = self.doubt = ""
         self._waits = Backoff(first_s=FIRST_WAIT_S, longest_s=_LONGEST_WAIT_S)
         self._next_s = float("-inf")  # when a second connection is allowed
         self._is_forbidden = self._is_comparing = False
@@ -110,6 +111,7 @@ class Lateness:
         self._came.clear()
         self._awaited.clear()
         self._is_comparing = False
+        self.doubt = ""
         self._full_s = now_s
 
     def arrived(self, picture: int, now_s: float, *, is_full: bool) -> Step:
@@ -161,6 +163,18 @@ class Lateness:
         self._failed(now_s)
         self._next_s = now_s + _HARMED_WAIT_S
 
+    def suspect(self, lag_s: float) -> None:
+        """Take in how far the timestamps of a stream have fallen behind the clock; 0 if they have not.
+
+        While a second connection is compared, this is reported.
+        """
+        is_open = self._is_comparing or bool(self._awaited)
+        self.doubt = (
+            f"pictures may come {lag_s:.0f} s late: their timestamps have fallen behind the clock"
+            if lag_s and is_open
+            else ""
+        )
+
     def forbid(self) -> None:
         """Open no second connection any more: the camera has refused a login."""
         self._is_forbidden = True
@@ -206,7 +220,7 @@ class SecondConnection:
         """Start the thread.
 
         Args:
-            read: Connects and yields JPEGs or key frames, until its argument is set.
+            read: Connects and yields JPEGs or packets, until its argument is set.
             shown: The camera's address for messages.
             timeout_s: How long this may take [s].
         """

@@ -68,8 +68,8 @@ class NetworkSource(Source):
 
     @property
     def fault(self) -> str:
-        """Why the pictures are late (see `Source`)."""
-        return self._lateness.fault
+        """Why the pictures are late, or may be (see `Source`)."""
+        return self._lateness.fault or self._lateness.doubt
 
     def open(self) -> SourceInfo:
         """Connect (see `Source`).
