@@ -14,7 +14,7 @@ from support.clips import jpegs, write_clip
 from support.http_camera import Request, http_camera
 from support.mosquitto import make_certificates
 from support.rtsp import rtsp_server
-from support.waiting import wait_for
+from support.waiting import slack, wait_for
 from tridetr.capture.sources.av import open_video
 from tridetr.errors import SourceError
 from tridetr.shm.boards import CameraState
@@ -429,6 +429,35 @@ def test_only_the_best_variant_of_a_playlist_is_fetched(tmp_path: Path) -> None:
     asked = {path for path, _ in camera.requests}
     assert "/high.ts" in asked
     assert not any("low" in path or "mid" in path for path in asked)
+
+
+def test_a_playlist_behind_a_redirect_is_asked_for_where_it_is_configured(tmp_path: Path) -> None:
+    """It was read where the first redirect led to, with a token that had expired by then."""
+    segment = write_clip(tmp_path / "clip.ts", 20).read_bytes()
+    issued: list[str] = []
+
+    def answer(request: Request) -> None:
+        if request.path == "/list.m3u8":
+            issued.append(f"/token{len(issued)}/list.m3u8")
+            request.head(status=302, Location=issued[-1])
+        elif request.path.endswith(".ts"):
+            request.head("video/mp2t")
+            request.send(null_packet() + segment)
+        elif request.path == issued[-1]:
+            request.head("application/vnd.apple.mpegurl")
+            request.send(live_playlist("#EXTINF:0.7,", f"{time.monotonic_ns()}.ts"))
+        else:
+            request.head(status=403, Content_Length="0")
+
+    with http_camera(answer) as camera, capturing(tmp_path, camera.url("/list.m3u8")) as rig:
+        rig.wait_frames(5)
+        asked = len(issued)
+        wait_for(lambda: len(issued) >= asked + 3, slack(15), "the playlist")
+        rig.wait_frames(5)
+        assert rig.wait_state(CameraState.LIVE).reconnects == 0
+    assert all(
+        path == "/list.m3u8" or ".ts" in path or path in issued for path, _ in camera.requests
+    )
 
 
 @pytest.mark.parametrize("path", ["/live/list.m3u8", "/master.m3u8"])

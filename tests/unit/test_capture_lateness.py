@@ -318,3 +318,17 @@ def test_timestamps_that_advance_slower_than_the_clock_show_a_lag(
 def test_a_camera_whose_clock_is_a_little_slow_has_no_lag() -> None:
     lag = MediaLag()
     assert all(lag.packet(0.9998 * now_s, now_s) < 1 for now_s in range(100_000))
+
+
+def test_a_fault_ends_although_no_connection_lasts_five_minutes() -> None:
+    """Each new connection began the five minutes anew."""
+    known = Lateness()
+    known.connected(1.0)
+    assert known.arrived(1, 1.0, is_full=True) is Step.COMPARE
+    known.compare({2: 2.0}, 2.0)
+    known.arrived(2, 20.0, is_full=True)
+    assert known.fault
+    for begin in range(30, 630, 200):
+        known.connected(begin)
+        known.arrived(begin, begin + 190.0, is_full=False)
+    assert not known.fault

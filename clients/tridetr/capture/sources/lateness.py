@@ -112,7 +112,7 @@ class Lateness:
         self._awaited.clear()
         self._is_comparing = False
         self.doubt = ""
-        self._full_s = now_s
+        self._full_s = self._full_s or now_s
 
     def arrived(self, picture: int, now_s: float, *, is_full: bool) -> Step:
         """Take in a picture of the connection, and return what to do.

@@ -172,6 +172,8 @@ class PlaylistParts:
         self._segments: list[str | None] | None = None
         self._names: list[str] = []  # of the segments, as they are written
         self._maps: set[str | None] = set()
+        # The playlist that FFmpeg knows by where redirects led to, which may be valid for a while only
+        self._asked: dict[str | None, str] = {}
         self._live_until_s: list[float] = []  # of each segment
         self._after = 0  # number of them after the one opened last
         self._formats: list[bytes] = []  # of the init section that was opened first
@@ -213,6 +215,7 @@ class PlaylistParts:
         while True:
             try:
                 response, start = self._get(url)
+                self._asked = {_normalised(response.geturl()): url}
                 with response:
                     if start != _START:
                         return response.geturl()  # FFmpeg reports what it is instead
@@ -242,7 +245,7 @@ class PlaylistParts:
         try:
             if self._failed is not None:
                 raise self._failed
-            response, start = self._get(url)
+            response, start = self._get(self._asked.get(_normalised(url), url))
             if start == _START:
                 start += response.read(PLAYLIST_BYTES)
                 self._follow(url, _lines(start))
