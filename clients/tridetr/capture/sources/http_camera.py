@@ -19,7 +19,7 @@ import av
 from tridetr.capture.sources.base import LoginError, StreamFacts
 from tridetr.capture.sources.http_request import HttpAddress, HttpBody, cause, get, read_some
 from tridetr.capture.sources.jpeg_splitter import JpegSplitter
-from tridetr.capture.sources.lateness import Lateness, LinkLoad, SecondConnection, Step
+from tridetr.capture.sources.lateness import Comparison, Lateness, LinkLoad
 from tridetr.capture.sources.metronome import Metronome
 from tridetr.capture.sources.playlist import (
     PLAYLIST_BYTES,
@@ -72,8 +72,6 @@ class JpegFeed:
         self._address = address
         self._response = response
         self._poll_s = 1 / fps
-        self._lateness = lateness
-        self._second: SecondConnection | None = None
         self._splitter = _splitter(response)
         self._load = LinkLoad()  # of this response
         self._in_response = 0  # JPEGs of this response
@@ -90,8 +88,11 @@ class JpegFeed:
             )
         width, height = self._splitter.size
         self.facts = StreamFacts("mjpeg", width, height, 0.0)
+        self._comparison: Comparison | None = None
         if lateness is not None:
-            lateness.connected(time.monotonic())
+            self._comparison = Comparison(
+                lateness, self._read_apart, address.shown, 2 * address.timeout_s
+            )
 
     def packets(self, hang_up: threading.Event) -> Iterator[av.Packet[VideoStream]]:
         """Yield the JPEGs until the stream ends or breaks.
@@ -106,8 +107,8 @@ class JpegFeed:
         while not hang_up.is_set():
             for jpeg in self._jpegs:
                 yield _packet(jpeg)
-                if self._lateness is not None and self._is_late(jpeg, self._lateness):
-                    self._reopen(hang_up, self._lateness)
+                if self._comparison is not None and self._is_late(jpeg, self._comparison):
+                    self._reopen(hang_up, self._comparison.known)
                     break
             else:
                 if self._in_response != 1:
@@ -118,24 +119,12 @@ class JpegFeed:
     def close(self) -> None:
         """Close the connection."""
         self._response.close()
-        if self._second is not None and self._lateness is not None:
-            self._second.close()
-            self._lateness.broken(time.monotonic())
+        if self._comparison is not None:
+            self._comparison.close()
 
-    def _is_late(self, jpeg: bytes, lateness: Lateness) -> bool:
-        """Return whether the pictures are late, so that the connection should be opened again."""
-        if self._second is not None and self._second.is_done():
-            if self._second.is_refused:
-                lateness.forbid()
-            lateness.compare(self._second.pictures, time.monotonic())
-            self._second = None
+    def _is_late(self, jpeg: bytes, comparison: Comparison) -> bool:
         now_s = time.monotonic()
-        step = lateness.arrived(hash(jpeg), now_s, is_full=self._load.picture(now_s))
-        if step is Step.COMPARE:
-            self._second = SecondConnection(
-                self._read_apart, self._address.shown, 2 * self._address.timeout_s
-            )
-        return step is Step.REOPEN
+        return comparison.is_late(jpeg, now_s, is_full=self._load.picture(now_s))
 
     def _read_apart(self, hang_up: HangUp) -> Generator[bytes, None, None]:
         """Yield the JPEGs of another connection."""

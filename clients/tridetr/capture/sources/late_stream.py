@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
 
 from tridetr.capture.sources import lateness
-from tridetr.capture.sources.lateness import Lateness, SecondConnection, Step
+from tridetr.capture.sources.lateness import Comparison, Lateness
 from tridetr.errors import SourceError
 from tridetr.hang_up import HangUp
 
@@ -70,13 +70,9 @@ class LateStream:
             shown: The camera's address for messages.
             timeout_s: How long a read may take [s].
         """
-        self._known = known
-        self._read_apart = read_apart
+        self._comparison = Comparison(known, read_apart, shown, 3 * timeout_s)
         self._shown = shown
-        self._timeout_s = timeout_s
         self._lag = MediaLag()
-        self._second: SecondConnection | None = None
-        known.connected(time.monotonic())
 
     def packet(self, packet: av.Packet[VideoStream]) -> None:
         """Take in the next packet.
@@ -90,21 +86,11 @@ class LateStream:
         lag_s = self._lag.packet(float(at * packet.time_base), now_s)
         if packet.size < LEAST_BYTES:
             return
-        if self._second is not None and self._second.is_done():
-            if self._second.is_refused:
-                self._known.forbid()
-            self._known.compare(self._second.pictures, now_s)
-            self._second = None
-        is_late = lag_s >= lateness.LATE_S
-        self._known.suspect(lag_s if is_late else 0.0)
-        step = self._known.arrived(hash(bytes(packet)), now_s, is_full=is_late)
-        if step is Step.REOPEN:
-            raise SourceError(f"{self._shown}: {self._known.fault}")
-        if step is Step.COMPARE:
-            self._second = SecondConnection(self._read_apart, self._shown, 3 * self._timeout_s)
+        is_late, known = lag_s >= lateness.LATE_S, self._comparison.known
+        known.suspect(lag_s if is_late else 0.0)
+        if self._comparison.is_late(bytes(packet), now_s, is_full=is_late):
+            raise SourceError(f"{self._shown}: {known.fault}")
 
     def close(self) -> None:
         """End with the connection."""
-        if self._second is not None:
-            self._second.close()
-            self._known.broken(time.monotonic())
+        self._comparison.close()

@@ -257,3 +257,53 @@ class SecondConnection:
         except Exception as error:  # also a bug, which it logs
             self.is_refused = isinstance(error, LoginError)
             _log.debug("second connection: %s", as_source_error(self._shown, error))
+
+
+class Comparison:
+    """Watches one connection, and opens a second one when `Lateness` asks for it."""
+
+    def __init__(
+        self,
+        known: Lateness,
+        read_apart: Callable[[HangUp], Generator[bytes, None, None]],
+        shown: str,
+        timeout_s: float,
+    ) -> None:
+        """Begin with the connection.
+
+        Args:
+            known: What is known from all connections to the camera.
+            read_apart: Opens another connection and yields its pictures, until its argument is set.
+            shown: The camera's address for messages.
+            timeout_s: How long the second connection may take [s].
+        """
+        self.known = known
+        self._read_apart = read_apart
+        self._shown = shown
+        self._timeout_s = timeout_s
+        self._second: SecondConnection | None = None
+        known.connected(time.monotonic())
+
+    def is_late(self, picture: bytes, now_s: float, *, is_full: bool) -> bool:
+        """Take in a picture; return whether the connection should be opened again.
+
+        Args:
+            picture: Its bytes.
+            now_s: When it was complete.
+            is_full: Whether the link is full, as far as known.
+        """
+        if self._second is not None and self._second.is_done():
+            if self._second.is_refused:
+                self.known.forbid()
+            self.known.compare(self._second.pictures, now_s)
+            self._second = None
+        step = self.known.arrived(hash(picture), now_s, is_full=is_full)
+        if step is Step.COMPARE:
+            self._second = SecondConnection(self._read_apart, self._shown, self._timeout_s)
+        return step is Step.REOPEN
+
+    def close(self) -> None:
+        """End with the connection."""
+        if self._second is not None:
+            self._second.close()
+            self.known.broken(time.monotonic())
