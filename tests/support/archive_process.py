@@ -91,7 +91,7 @@ def keep(folder: Path, step: int) -> None:
         part.write_bytes(b"clip" * 1000)
         kept.save_clip(VISIT, part, {})
         kept.follow(VISIT)
-        kept._max_bytes = 100
+        kept._retention.max_bytes = 100
         kept.retain()
 
 

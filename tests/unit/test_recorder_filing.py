@@ -122,14 +122,14 @@ def test_the_removal_of_many_old_visits_is_not_taken_for_a_hang(
     now_s = 0.0
     writing = filing.Filing(archive, [cast(CameraWatcher, Watcher())], 1.0)
     monkeypatch.setattr(filing, "time", SimpleNamespace(monotonic=lambda: now_s))
-    monkeypatch.setattr(archive, "_max_bytes", -1)
+    monkeypatch.setattr(archive._retention, "max_bytes", -1)
 
     def remove(*_: object) -> None:
         nonlocal now_s
         now_s += 20
         writing.check()
 
-    monkeypatch.setattr(archive, "_remove", remove)
+    monkeypatch.setattr(archive._files, "remove", remove)
     writing._maintain()
     assert now_s == 60
     assert not find_visits(archive.files.parent, Wanted(), 5)
@@ -177,7 +177,7 @@ def test_upkeep_makes_room_although_the_timeline_cannot_be_saved(
             raise faults.pop()
 
     monkeypatch.setattr(archive, "keep_watch", keep_watch)
-    monkeypatch.setattr(archive, "_max_bytes", -1)
+    monkeypatch.setattr(archive._retention, "max_bytes", -1)
     for _ in range(3):
         writing._maintain()
     (line,) = caplog.messages

@@ -3,9 +3,6 @@
 A file is written under a name that ends in ``.part``, synced and renamed before a row refers to it; a row is deleted
 before its files. If the recorder dies at any point, every row therefore has its files, and files without a row are
 removed at the next start. Only files with names of the recorder's are removed or moved.
-
-SQLite needs space to delete a row, so on a full disk the files are removed first. If the recorder dies in between, the
-next start removes the row.
 """
 
 from __future__ import annotations
@@ -17,40 +14,36 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tridetr.errors import TridetrError
 from tridetr.file_lock import FileLock, FileLockedError
-from tridetr.files import sync_folder
 from tridetr.paths import folder_on_any_disk
 from tridetr.recorder.disk_faults import is_full, may_pass
 from tridetr.recorder.evidence_database import (
     COMPLETE,
-    as_text,
     facts_of,
     files_of,
-    find_expired,
     open_database,
     watched_periods,
+    write_row,
 )
 from tridetr.recorder.evidence_files import (
     DATABASE,
-    DAY_NS,
     FILES,
     FOLDER_LOCK,
     PART,
-    own_files,
     refuse_other_files,
     remove_moved,
-    require_room,
 )
+from tridetr.recorder.retention import Retention
+from tridetr.recorder.visit_files import VisitFiles
 from tridetr.recorder.wall_clock import JUMP_NS, WallClock
 from tridetr.shm.closing import Closing
-from tridetr.sqlite_files import check_room, open_to_read, transaction
-from tridetr.telemetry import metrics
+from tridetr.sqlite_files import check_room, transaction
 
 logger = logging.getLogger("tridetr.recorder")
 
@@ -96,13 +89,11 @@ class Archive(Closing):
             TridetrError: The folder cannot be used.
             OSError, sqlite3.Error: Its disk is full, read-only or failing, or the database is locked, which may pass.
         """
-        self._keep_ns = round(keep_days * DAY_NS)
-        self._max_bytes = round(max_mib * 2**20)
         self._lock = threading.Lock()
         self.files = path / FILES
+        self._files = VisitFiles(self.files)
+        self._retention = Retention(self._files, keep_days=keep_days, max_mib=max_mib)
         self._database = path / DATABASE
-        for reason in ("age", "size"):
-            metrics.EVIDENCE_REMOVED.labels(reason)
         try:
             folder_on_any_disk(path, "evidence.path")
             refuse_other_files(path)
@@ -111,13 +102,13 @@ class Archive(Closing):
                     FileLock(path / FOLDER_LOCK, f"process {os.getpid()}")
                 )
                 self.files.mkdir(mode=0o700, exist_ok=True)
-                self._remove_unfinished()
+                self._files.remove_unfinished()
                 try:
                     self._open(path)
                 except (OSError, sqlite3.Error) as error:
                     if not is_full(error, path):
                         raise
-                    self._make_room()
+                    self._retention.make_room(self._database)
                     self._open(path)
                 stack.pop_all()
         except FileLockedError as error:
@@ -152,21 +143,6 @@ class Archive(Closing):
             self._connection.close()
             raise
 
-    def _make_room(self) -> None:
-        """Remove the files of visits beyond the limits while the disk is too full to delete their rows."""
-        least = 0
-        with suppress(sqlite3.Error), closing(open_to_read(self._database)) as connection:
-            connection.text_factory = as_text
-            if WallClock(watched_periods(connection)).is_trusted:
-                least = time.time_ns() - self._keep_ns
-            expired, _ = find_expired(connection, least, self._max_bytes)
-            for visit_id, reason in expired.items():
-                names = files_of(connection, visit_id)
-                if any((self.files / name).exists() for name in names):
-                    self._remove(*names)
-                    metrics.EVIDENCE_REMOVED.labels(reason).inc()
-        remove_moved(self.files.parent, self._max_bytes, least)
-
     # --- writing
 
     def check_present(self) -> None:
@@ -187,7 +163,7 @@ class Archive(Closing):
     @property
     def largest_clip(self) -> int:
         """Maximum size of one clip in bytes."""
-        return self._max_bytes // 4
+        return self._retention.max_bytes // 4
 
     def part(self, name: str) -> Path:
         """Return the path to write a file to until it is complete.
@@ -195,8 +171,7 @@ class Archive(Closing):
         Raises:
             OSError: There is not enough disk space.
         """
-        require_room(self.files)
-        return self.files / (name + PART)
+        return self._files.part(name)
 
     def save_picture(
         self, visit: VisitFacts, jpegs: tuple[bytes, bytes], score: float, facts: dict[str, Any]
@@ -218,12 +193,12 @@ class Archive(Closing):
             for name, data in zip(names, jpegs, strict=True):
                 part = self.part(name)
                 part.write_bytes(data)
-                self._complete(part, name)
+                self._files.complete(part, name)
             self._name(
                 visit, {"picture": names[0], "crop": names[1]}, score=score, picture_facts=facts
             )
         except BaseException:
-            self._remove(*names)
+            self._files.remove(*names)
             raise
 
     def save_clip(self, visit: VisitFacts, part: Path, facts: dict[str, Any]) -> None:
@@ -239,10 +214,10 @@ class Archive(Closing):
         """
         name = part.name.removesuffix(PART)
         try:
-            self._complete(part, name)
+            self._files.complete(part, name)
             self._name(visit, {"clip": name}, clip_facts=facts)
         except BaseException:
-            self._remove(name)
+            self._files.remove(name)
             raise
 
     def follow(self, visit: VisitFacts, state: int = COMPLETE) -> None:
@@ -337,20 +312,10 @@ class Archive(Closing):
             OSError, sqlite3.Error: The database cannot be written.
         """
         self._check_clock()
-        least = time.time_ns() - self._keep_ns if self._clock.is_trusted else 0
-        remove_moved(self.files.parent, self._max_bytes, least)
+        least = self._retention.oldest_unix_ns(self._clock)
+        remove_moved(self.files.parent, self._retention.max_bytes, least)
         with self._lock:
-            unfinished = sum(
-                file.stat().st_size for file in own_files(self.files) if file.suffix == PART
-            )
-            expired, size = find_expired(self._connection, least, self._max_bytes - unfinished)
-            metrics.EVIDENCE_BYTES.set(unfinished + size)
-            self._forget(expired, removing)
-            for table in ("blind", "watch"):
-                self._write(
-                    f"DELETE FROM {table} WHERE ended_unix_ns < ?",  # noqa: S608
-                    (least,),
-                )
+            self._retention.retain(self._connection, least, removing)
 
     def close(self) -> None:
         """Close the database."""
@@ -358,30 +323,9 @@ class Archive(Closing):
             self._connection.close()
         self._folder_lock.close()
 
-    def _forget(self, expired: dict[str, str], removing: Callable[[], object]) -> None:
-        """Remove visits, which are given with the reason."""
-        without_files = []
-        for visit_id, reason in expired.items():
-            removing()
-            names = files_of(self._connection, visit_id)
-            try:
-                self._forget_row(visit_id, reason)
-            except (OSError, sqlite3.Error) as error:
-                if not is_full(error, self.files):
-                    raise
-                without_files.append(visit_id)
-            self._remove(*names)
-        for visit_id in without_files:  # there may be room now
-            self._forget_row(visit_id, expired[visit_id])
-
-    def _forget_row(self, visit_id: str, reason: str) -> None:
-        self._write("DELETE FROM visit WHERE visit_id = ?", (visit_id,))
-        metrics.EVIDENCE_REMOVED.labels(reason).inc()
-
     def _write(self, query: str, values: tuple[object, ...]) -> sqlite3.Cursor:
         """Execute a statement that changes one row or a few, if there is room for it."""
-        check_room(self.files)
-        return self._connection.execute(query, values)
+        return write_row(self._connection, self.files, query, values)
 
     def _name(self, visit: VisitFacts, names: dict[str, str], **columns: Any) -> None:
         """Set new files in the visit's row, which is created if necessary, and remove the files that they replace."""
@@ -410,31 +354,11 @@ class Archive(Closing):
                 f"UPDATE visit SET {settings}, ended_unix_ns = max(ended_unix_ns, ?) WHERE visit_id = ?",  # noqa: S608
                 (*values.values(), visit.ended_unix_ns, visit.visit_id),
             )
-            held = sum(self._size(name) for name in files_of(connection, visit.visit_id))
+            held = self._files.size(files_of(connection, visit.visit_id))
             connection.execute(
                 "UPDATE visit SET bytes = ? WHERE visit_id = ?", (held, visit.visit_id)
             )
-        self._remove(*(name for name in before or () if name))
-
-    def _size(self, name: str) -> int:
-        return (self.files / name).stat().st_size
-
-    def _complete(self, part: Path, name: str) -> None:
-        """Sync a file to disk, then rename it to its final name."""
-        descriptor = os.open(part, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fchmod(descriptor, 0o600)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        part.rename(self.files / name)
-        sync_folder(self.files)
-
-    def _remove(self, *names: str) -> None:
-        for name in names:
-            with suppress(OSError):
-                (self.files / name).unlink(missing_ok=True)
-                (self.files / (name + PART)).unlink(missing_ok=True)
+        self._files.remove(*(name for name in before or () if name))
 
     def _sweep(self) -> None:
         """Remove the recorder's files without a row, and references to files that no longer exist."""
@@ -455,17 +379,7 @@ class Archive(Closing):
                         (*kept, seq),
                     )
                 named.update(name for name in kept if name)
-        for file in own_files(self.files):
-            if file.name not in named:
-                with suppress(OSError):
-                    file.unlink()
-
-    def _remove_unfinished(self) -> None:
-        """Remove the files that a killed recorder was writing: a clip may have filled the disk."""
-        for file in own_files(self.files):
-            if file.suffix == PART:
-                with suppress(OSError):
-                    file.unlink()
+        self._files.remove_others(named)
 
     def _watched(self) -> list[tuple[int, int]]:
         """Return the periods in which recorders ran (Unix, ns), newest first; delete rows in the future."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from tridetr.errors import TridetrError
 from tridetr.recorder.evidence_files import DATABASE, FILES, PART, move_aside, own_files
-from tridetr.sqlite_files import give_database_back
+from tridetr.sqlite_files import check_room, give_database_back
 
 logger = logging.getLogger("tridetr.recorder")
 
@@ -120,6 +120,18 @@ def files_of(connection: sqlite3.Connection, visit_id: str) -> list[str]:
         "SELECT picture, crop, clip FROM visit WHERE visit_id = ?", (visit_id,)
     ).fetchone()
     return [name for name in row or () if name]
+
+
+def write_row(
+    connection: sqlite3.Connection, folder: Path, query: str, values: tuple[object, ...]
+) -> sqlite3.Cursor:
+    """Execute a statement that changes one row or a few, if there is room for it on the folder's disk.
+
+    Raises:
+        OSError, sqlite3.Error: It cannot be written.
+    """
+    check_room(folder)
+    return connection.execute(query, values)
 
 
 def watched_periods(connection: sqlite3.Connection) -> list[tuple[int, int]]:
