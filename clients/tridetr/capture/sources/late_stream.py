@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     import av
     from av.video.stream import VideoStream
 
-LEAST_BYTES = (
-    500  # of packets that are compared: smaller ones of a scene without motion may be alike
-)
+# Of packets that are compared: smaller ones of a scene without motion may be alike
+LEAST_BYTES = 500
 _JUMP_S = 10.0  # of the timestamps; also the longest time between packets
 _PERIOD_S = 1800.0  # in it, the clock of a camera is off by less than half a second
 
