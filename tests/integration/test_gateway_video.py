@@ -13,6 +13,7 @@ import pytest
 
 from support.gateway import Gateway, Watcher, cameras
 from support.video_camera import VideoCamera
+from tridetr.gateway import video_track
 from tridetr.gateway.video_track import video_facts
 
 
@@ -126,6 +127,54 @@ def test_viewer_without_acknowledgements_continues_at_a_key_frame(
     assert packets[23:] == [91, 92, 93]
     assert [header["key"] for header, _ in found[23:]] == [True, False, False]
     assert found[23][0]["restart"]
+
+
+def test_viewer_that_does_not_catch_up_waits_for_a_newer_key_frame(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise its pictures would get older and older until there is one."""
+    monkeypatch.setattr(video_track, "_CATCH_UP_S", 0.0)
+    with cameras(tmp_path, "hall") as (config, fakes), Gateway(config) as gateway:
+        camera = VideoCamera(config.instance, fakes["hall"], group=60)
+        try:
+            camera.frame()
+            with gateway.watch("hall") as socket:
+                socket.send(type="view", video=True, window=1)
+                receive(socket, "video")
+                for _ in range(55):
+                    camera.frame()
+                receive(socket, "video", 23)  # as many as may be in flight
+                socket.send(type="ack", packets=24)
+                receive(socket, "video")  # the one that shows that it is behind
+                socket.send(type="ack", packets=25)
+                socket.send(type="ping", t=1)
+                socket.until("pong")
+                for _ in range(10):
+                    camera.frame()
+                found = receive(socket, "video", 3)
+        finally:
+            camera.close()
+    assert [header["packet"] for header, _ in found] == [61, 62, 63]
+    assert [header["key"] for header, _ in found] == [True, False, False]
+    assert found[0][0]["restart"]
+
+
+def test_viewer_that_acknowledges_late_is_sent_nothing_more(
+    hall: tuple[VideoCamera, Gateway],
+) -> None:
+    camera, gateway = hall
+    camera.frame()
+    with gateway.watch("hall") as socket:
+        socket.send(type="view", video=True, window=8)
+        receive(socket, "video")
+        time.sleep(1.1)  # longer than packets may take
+        camera.frame()
+        socket.send(type="ping", t=1)
+        socket.until("pong")
+        assert [header["type"] for header, _ in socket.seen].count("video") == 1
+        socket.send(type="ack", packets=1)
+        ((header, _),) = receive(socket, "video")
+    assert header["packet"] == 2
 
 
 def test_a_camera_without_video_offers_none(tmp_path: Path) -> None:

@@ -379,6 +379,8 @@ def test_pure_javascript_modules(tmp_path: Path, tab: Tab) -> None:
             try { stream.unpack(new Uint8Array(bytes).buffer); return false; } catch { return true; }
           };
           const nonsense = [[], [9, 0, 0, 0, 123, 125], [2, 0, 0, 0, 91, 91], [4, 0, 0, 0, 110, 117, 108, 108]];
+          const watching = { watching: true };
+          const card = { camera: "a", isOpen: true, state: "standby", watching, visitClass: "person" };
           return {
             match: boxes.bestMatch([{ sequence: 3 }, { sequence: 5 }, { sequence: 9 }], 7).sequence,
             noMatch: boxes.bestMatch([], 7),
@@ -394,7 +396,9 @@ def test_pure_javascript_modules(tmp_path: Path, tab: Tab) -> None:
             columns: [[1, 1100, 800], [2, 1100, 800], [8, 1100, 800], [8, 366, 700], [64, 1100, 800]].map(
               (of) => layout.columnsFor(...of, 46)),
             headers: [
-              [{ camera: "a", isOpen: true, state: "standby", watching: { watching: true }, visitClass: "person" }],
+              [{ ...card, isCurrent: true }],
+              [{ ...card, isCurrent: false }],
+              [{ ...card, isLate: true, state: "tracking", watching: { watching: false, part: "detector" } }],
               [{ camera: "a", isOpen: true, state: "standby", watching: null, visitClass: "person" }],
               [{ camera: "a", isOpen: true, state: "tracking", watching: { watching: true }, visitClass: "car" }],
               [{ camera: "a", isOpen: true, state: "unknown", watching: { watching: false }, visitClass: "" }],
@@ -422,6 +426,8 @@ def test_pure_javascript_modules(tmp_path: Path, tab: Tab) -> None:
             "columns": [1, 2, 3, 1, 3],
             "headers": [
                 "1 camera, all quiet · broker unreachable",
+                "1 camera · broker unreachable",
+                "Person: a · Blind: a · the connection is too slow · broker unreachable",
                 "1 camera · broker unreachable",
                 "Car: a · broker unreachable",
                 "Blind: a · broker unreachable",

@@ -33,6 +33,8 @@ class SlowLink:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # ends a waiting `accept`
         self._listener.close()
         with self._lock:
             for connection in self._open:
@@ -48,7 +50,12 @@ class SlowLink:
             far = socket.socket()
             if not self.stores:
                 far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _KEPT)
-            far.connect(("127.0.0.1", self._target))
+            try:
+                far.connect(("127.0.0.1", self._target))
+            except OSError:  # the server has stopped
+                near.close()
+                far.close()
+                continue
             with self._lock:
                 self._open |= {near, far}
             threading.Thread(target=self._carry, args=(near, far), daemon=True).start()

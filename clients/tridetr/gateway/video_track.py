@@ -14,7 +14,8 @@ from tridetr.shm.closing import Closing
 from tridetr.shm.names import VIEW
 from tridetr.shm.packets import Packet, PacketReader, StreamInfo, VideoCodec
 
-_LAG_S = 1.0  # a viewer that is further behind continues at the next key frame
+_LAG_S = 1.0  # a viewer that is further behind continues at a newer key frame
+_CATCH_UP_S = 2.0  # without a newer key frame, it is given this long to catch up
 _SILENT_NS = 3_000_000_000  # without a packet of the second stream for this long: back to the first
 _OLD_NS = 15_000_000_000  # age of packets that a dead capture process left behind
 _DEFAULT_FPS = 25.0
@@ -141,18 +142,32 @@ class _Track:
 
     def __init__(self, reader: PacketReader) -> None:
         self.reader = reader
-        self._fps = 0.0
+        self._newest: Packet | None = None  # the last one that was read
+        self._behind_s: float | None = None  # since when it is behind
 
     def next(self) -> Packet | None:
+        """Return the next packet; None if there is none, or if it would be too old."""
         while True:
-            if self.reader.lag > _LAG_S * (self._fps or _DEFAULT_FPS):
-                self.reader.skip()
+            now_s = time.monotonic()
+            if not self._is_behind():
+                self._behind_s = None
+            elif self.reader.skip() or self._behind_s is None:
+                self._behind_s = now_s
+            elif now_s - self._behind_s > _CATCH_UP_S:
+                return None  # until there is a newer key frame
             packet = self.reader.read()
             if packet is None:
                 return None
-            self._fps = packet.info.fps
+            self._newest = packet
             if packet.info.codec in IN_BROWSERS:
                 return packet
+
+    def _is_behind(self) -> bool:
+        lag = self.reader.lag
+        if self._newest is None or lag <= 1:
+            return False
+        age_s = (time.monotonic_ns() - self._newest.capture_monotonic_ns) / 1e9
+        return age_s > _LAG_S or lag > _LAG_S * (self._newest.info.fps or _DEFAULT_FPS)
 
 
 def _timestamp_us(packet: Packet) -> int:

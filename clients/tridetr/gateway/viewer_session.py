@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Literal
 
 from tridetr.gateway import message
+from tridetr.gateway.flight import Flight
 from tridetr.gateway.limits import Bucket
 from tridetr.gateway.video_track import VideoTrack
 from tridetr.shm.values import TraceContext
@@ -67,8 +68,7 @@ class Viewer:
         self._has_view = has_view
         self._track: VideoTrack | None = None
         self._is_view = False  # whether the track includes the second stream
-        self._packets_sent = 0
-        self._packets_acknowledged = 0
+        self._flight = Flight()
         self.shown: tuple[int, Size] | None = None
         self.frames_sent = 0
         self._window = 0
@@ -143,8 +143,7 @@ class Viewer:
             self.post("pong", message.pack(pong))
         elif isinstance(command, message.Ack):
             self._acknowledged = max(self._acknowledged, min(command.frames, self.frames_sent))
-            packets = min(command.packets, self._packets_sent)
-            self._packets_acknowledged = max(self._packets_acknowledged, packets)
+            self._flight.acknowledge(command.packets, time.monotonic())
             self._wake.set()
         else:
             self._follow(command)
@@ -173,15 +172,20 @@ class Viewer:
         item = self._mailbox.take(frames=self._may_send_frame())
         if item is not None or self._track is None:
             return item
-        in_flight = self._packets_sent - self._packets_acknowledged
-        if self._window and in_flight >= self._window * _PACKETS_PER_FRAME:
+        if not self._may_send_packet():
             return None
         packed = self._track.next()
         if packed is None:
             return None
-        self._packets_sent += 1
+        self._flight.add(len(packed), time.monotonic())
         self._video_sent.inc()
         return "video", packed
+
+    def _may_send_packet(self) -> bool:
+        if not self._window:
+            return True
+        is_full = len(self._flight) >= self._window * _PACKETS_PER_FRAME
+        return not is_full and self._flight.may_add(time.monotonic())
 
     def _may_send_frame(self) -> bool:
         return not self._window or self.frames_sent - self._acknowledged < self._window

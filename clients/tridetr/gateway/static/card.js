@@ -23,6 +23,9 @@ const NO_KEY_FRAME_MS = 1500; // without a picture for this long, the card shows
 const GIVE_UP_MS = 5000; // without a picture of the video for this long, the card switches to JPEGs
 const LATE_MS = 900; // longest delay of video pictures that wait for their boxes
 const OLD_MS = 4000; // a live camera sends at least a few pictures per second
+const OLD_FACTS_MS = 5000; // facts that may be older do not count
+const BEHIND_MS = 2500; // a picture of the video that is older than this, for GIVE_UP_MS, is replaced by JPEGs
+const TOO_SLOW = "the connection is too slow";
 
 export class Card {
   camera;
@@ -35,7 +38,8 @@ export class Card {
   #picture;
   #video;
   #transport;
-  #turnedAt = 0; // when the transport changed
+  #turnedAt = 0; // when the transport changed, or pictures were requested again
+  #behindAt = null; // since when the video is behind
   #frame = null; // header of the picture that is shown
   #lateness = new Meter(); // delays of results relative to their pictures
   #gaps = new Meter(); // intervals between results
@@ -43,6 +47,7 @@ export class Card {
   #stream;
   #status = null;
   #stateHeader = null;
+  #wasCurrent = false;
   #lostAt = now();
   #refusal = "";
   #drawnAt = null;
@@ -51,7 +56,7 @@ export class Card {
   #isDrawing = false;
   #page;
 
-  /** `page` has onState(card), onHello(header), onNode(header), onPreference() and onLost(attempt). */
+  /** `page` has onState(card), onCurrent(), onHello(header), onNode(header), onPreference() and onLost(attempt). */
   constructor(camera, template, page) {
     this.camera = camera;
     this.#page = page;
@@ -95,6 +100,16 @@ export class Card {
     return this.#stream.isOpen;
   }
 
+  /** Whether what the gateway sends arrives late, or does not arrive any more. */
+  get isLate() {
+    return this.#stream !== undefined && this.#stream.clock.silence > OLD_FACTS_MS;
+  }
+
+  /** Whether what is known is about now, and not from before a slow connection or the computer's sleep. */
+  get isCurrent() {
+    return this.#stream?.clock.isKnown === true && !this.isLate;
+  }
+
   get stateText() {
     return this.#parts.state.textContent;
   }
@@ -113,6 +128,14 @@ export class Card {
     else this.#one(".stage").requestFullscreen?.().catch(() => {});
   }
 
+  /** Sets the picture size ("small" or "full") and whether pictures are paused, because the card is not visible. */
+  view(size, isPaused) {
+    if (this.node.hasAttribute("data-paused") && !isPaused) this.#turnedAt = now();
+    this.node.toggleAttribute("data-paused", isPaused);
+    this.#stream.view(size, isPaused);
+    this.#cover();
+  }
+
   /** Applies the user's choice of transport. */
   choosePictures() {
     setText(this.#parts.transport, `Pictures: ${CHOICES[preference()]}`);
@@ -128,7 +151,7 @@ export class Card {
   // --- callbacks from the stream
 
   onOpen() {
-    this.#video.restart();
+    this.#video.reconnect();
     this.#turnedAt = now();
     this.#lostAt = null;
     this.#refusal = "";
@@ -144,6 +167,12 @@ export class Card {
   onRefused(reason) {
     this.#refusal = reason;
     this.#cover();
+  }
+
+  onPong() {
+    if (this.#wasCurrent) return;
+    this.#showLateness();
+    this.#page.onCurrent();
   }
 
   onMessage(header, image) {
@@ -167,7 +196,8 @@ export class Card {
     const time = now();
     this.#transport.tick(time);
     const isWaiting = this.#waitsForKeyFrame(time);
-    if (isWaiting && time - Math.max(this.#turnedAt, this.#drawnAt ?? 0) > GIVE_UP_MS) this.#transport.failed("no key frame has arrived", time);
+    if (this.#isTooSlow(time)) this.#transport.failed(`${TOO_SLOW} for the camera's video`, time);
+    else if (isWaiting && time - Math.max(this.#turnedAt, this.#drawnAt ?? 0) > GIVE_UP_MS) this.#transport.failed("no key frame has arrived", time);
     const rate = this.#frames.rate(time);
     setText(this.#parts.fps, rate ? `${rate < 10 ? rate.toFixed(1) : Math.round(rate)} fps` : "–");
     const latency = this.#status?.capture_clock === "media" ? null : this.#latencies.median(time);
@@ -176,7 +206,7 @@ export class Card {
     this.node.dataset.latency = latency === null ? "" : latency.toFixed(1);
     const since = this.#stateHeader?.since_unix_ms;
     setText(this.#parts.since, since ? `${duration(time + (this.#stream.clock.offset ?? 0) - since)} (${clockTime(since)})` : "–");
-    this.#cover();
+    this.#showLateness();
     this.#drawBoxes();
   }
 
@@ -198,6 +228,7 @@ export class Card {
   /** Switches to the transport that was decided on. */
   #turn() {
     this.#turnedAt = now();
+    this.#behindAt = null;
     this.#video.restart();
     this.#picture.isOff = false;
     this.#stream.video = this.#transport.video;
@@ -213,6 +244,22 @@ export class Card {
     if (frame === null) return true;
     const isBehind = this.#boxes.newest?.capture_unix_ms > frame.capture_unix_ms + NO_KEY_FRAME_MS;
     return time - this.#drawnAt > NO_KEY_FRAME_MS && (needsKey || isBehind);
+  }
+
+  /** Whether the connection does not carry the camera's video. */
+  #isTooSlow(time) {
+    if (!this.#transport.isVideo || !this.#stream.isOpen || this.node.hasAttribute("data-paused")) return false;
+    if (this.#video.isSkipping) return true;
+    const isArriving = time - this.#video.arrivedAt < BEHIND_MS;
+    if (this.#video.frame === null || !isArriving || this.#pictureAge() < BEHIND_MS) this.#behindAt = null;
+    else this.#behindAt ??= time;
+    return this.#behindAt !== null && time - this.#behindAt > GIVE_UP_MS;
+  }
+
+  /** At most how old the picture that is shown is (ms); 0 if its age is unknown. */
+  #pictureAge() {
+    if (this.#frame === null || this.#status?.capture_clock === "media") return 0;
+    return this.#stream.clock.age(this.#frame.capture_unix_ms) ?? 0;
   }
 
   /** While there are boxes, delays the video until their results arrive, so that boxes and people match. */
@@ -283,11 +330,18 @@ export class Card {
 
   /** Shows the state; Standby only counts while the camera is watched. */
   #showState() {
-    const isStale = this.state === "standby" && this.watching?.watching === false;
+    const isStale = this.state === "standby" && (this.watching?.watching === false || !this.isCurrent);
     const state = isStale || !STATES[this.state] ? "unknown" : this.state;
     this.node.dataset.state = state;
     setText(this.#parts.state, STATES[state]);
     this.#parts.state.title = this.#stateHeader?.reason ?? "";
+  }
+
+  /** Updates what depends on how late messages and pictures are. */
+  #showLateness() {
+    this.#wasCurrent = this.isCurrent;
+    this.#showState();
+    this.#cover();
   }
 
   #updateWatching(header) {
@@ -319,7 +373,8 @@ export class Card {
       const last = this.#drawnAt ? `last picture at ${clockTime(this.#drawnAt)}` : "";
       return ["connection", this.#refusal ? "No connection" : "Connecting…", this.#refusal || last];
     }
-    if (this.#status === null) return ["waiting", "Waiting…", ""];
+    if (this.isLate) return ["late", `No answer from the gateway for ${duration(this.#stream.clock.silence)}`, TOO_SLOW];
+    if (this.#status === null || !this.isCurrent) return ["waiting", "Waiting…", ""];
     const { state, message } = this.#status;
     if (state === "ended") return ["ended", "The recording has ended", message];
     if (state in TROUBLES) return [state, TROUBLES[state] + since(this.#status.since_unix_ms), message];
@@ -328,6 +383,8 @@ export class Card {
     if (this.#drawnAt === null && !isPaused) return ["waiting", "Waiting for the first picture…", message];
     const age = now() - (this.#drawnAt ?? now());
     if (age > OLD_MS && !isPaused) return ["old", "No new picture", `for ${duration(age)}`];
+    const pictureAge = this.#pictureAge();
+    if (pictureAge > OLD_MS && !isPaused) return ["late", `Picture is ${duration(pictureAge)} old`, TOO_SLOW];
     const watching = this.watching;
     if (watching?.watching === false) {
       return ["unwatched", `Not watching${since(watching.since_unix_ms)}`, watching.reason];

@@ -3,9 +3,9 @@
 import { ClockOffset, now } from "./clock.js";
 
 const PROTOCOL = "tridetr.v1";
-const PING_MS = 4000;
+const PING_MS = 2000;
 const QUICK_PINGS = 4;
-const SILENCE_MS = 12_000; // three pings without an answer
+const SILENCE_MS = 12_000; // six pings without an answer
 const LONGEST_WAIT_MS = 5000;
 const STEADY_MS = 5000; // a connection that was lost earlier counts as a failed attempt
 const EXPLAIN_EVERY = 3; // failed attempts
@@ -55,13 +55,14 @@ export class Stream {
   #attempt = 0;
   #pings = 0;
   #heard = 0;
+  #wokenAt = 0; // answers to earlier pings are from before the computer slept
   #greeted = 0; // when the gateway said hello; 0 if it has not
   #frames = 0;
   #packets = 0;
   #view = { size: "small", paused: false, video: false };
   #closed = false;
 
-  /** `listener` has onMessage(header, image), onOpen(), onLost(attempt) and onRefused(reason). */
+  /** `listener` has onMessage(header, image), onPong(), onOpen(), onLost(attempt) and onRefused(reason). */
   constructor(camera, listener) {
     this.#address = new URL(`ws/${encodeURIComponent(camera)}`, document.baseURI);
     this.#address.hash = "";
@@ -95,9 +96,10 @@ export class Stream {
     this.#sendAck();
   }
 
-  /** Reconnects now instead of after the wait (the network is back, or the page is visible again). */
+  /** Reconnects now instead of after the wait, or pings (the network is back, or the page is visible again). */
   hurry() {
-    if (this.#socket === null && !this.#closed) {
+    if (this.isOpen) this.#ping();
+    else if (this.#socket === null && !this.#closed) {
       clearTimeout(this.#timer);
       this.#connect();
     }
@@ -135,6 +137,7 @@ export class Stream {
   }
 
   #receive(data) {
+    this.#keepClock(); // in hidden pages, timers run once a minute
     this.#heard = now();
     let message;
     try {
@@ -144,8 +147,9 @@ export class Stream {
     }
     const { header, image } = message;
     if (header.type === "pong") {
-      this.clock.add(header.t, header.server_unix_ms, now());
+      if (header.t >= this.#wokenAt) this.clock.add(header.t, header.server_unix_ms, now());
       if (this.#pings < QUICK_PINGS) this.#ping();
+      this.#listener.onPong();
       return;
     }
     if (header.type === "hello") this.#greeted = now();
@@ -156,9 +160,13 @@ export class Stream {
     if (now() - this.#heard > SILENCE_MS) {
       this.#drop();
       this.#lost();
-    } else if (this.isOpen && now() - this.#pinged > PING_MS) {
-      this.#ping();
-    }
+    } else if (this.isOpen) this.#keepClock();
+  }
+
+  #keepClock() {
+    const hasSlept = this.clock.forgetSleep();
+    if (hasSlept) this.#wokenAt = now();
+    if (hasSlept || now() - this.#pinged > PING_MS) this.#ping();
   }
 
   #pinged = 0;

@@ -2,7 +2,7 @@
 
 import { classText } from "./dom.js";
 
-/** `cards` have camera, state, isOpen, watching (header or null), visitClass; `node` is the last `node` message. */
+/** `cards` have camera, state, isOpen, isLate, isCurrent, watching (header or null), visitClass; `node` is the last `node` message. */
 export function summarise(cards, node) {
   const parts = [];
   const count = `${cards.length} ${cards.length === 1 ? "camera" : "cameras"}`;
@@ -21,19 +21,20 @@ export function summarise(cards, node) {
     const names = blind.map((card) => card.camera).join(", ");
     parts.push(cards.length === 1 ? `Blind: ${names}` : `${blind.length} of ${cards.length} blind: ${names}`);
     const part = blind.length === cards.length ? commonPart(blind) : "";
+    if (blind.every((card) => card.isLate)) parts.push("the connection is too slow");
     if (part === "detector") parts.push("detection is down");
     if (part === "controller") parts.push("no decisions are made");
   }
-  const isQuiet = cards.every((card) => card.watching?.watching && card.state === "standby");
+  const isQuiet = cards.every((card) => card.isCurrent && card.watching?.watching && card.state === "standby");
   if (parts.length === 0) parts.push(isQuiet ? `${count}, all quiet` : count);
   if (node?.broker === "away") parts.push("broker unreachable");
   const kind = alarmed.size ? "alarm" : blind.length || node?.broker === "away" ? "fault" : "";
   return { text: parts.join(" · "), kind };
 }
 
-/** Whether a camera is not watched, or not known to be watched because there is no connection. */
+/** Whether a camera is not watched, or not known to be watched because there is no connection, or too slow a one. */
 export function isBlind(card) {
-  return !card.isOpen || card.watching?.watching === false;
+  return !card.isOpen || card.isLate || card.watching?.watching === false;
 }
 
 /** Lines below the header: problems that do not stop the watching but must be fixed. */
@@ -52,5 +53,5 @@ export function notices(cards, node) {
 
 function commonPart(blind) {
   const part = blind[0].watching?.part ?? "";
-  return blind.every((card) => card.watching?.part === part) ? part : "";
+  return blind.every((card) => !card.isLate && card.watching?.part === part) ? part : "";
 }

@@ -5,7 +5,9 @@ import { whyNot } from "./video.js";
 
 const KEY = "tridetr.transport";
 const CHOICES = ["auto", "jpeg", "video"];
-const RETRY_MS = 60_000;
+const RETRY_MS = 60_000; // after a failure; doubled with each further one
+const LONGEST_RETRY_MS = 960_000;
+const STEADY_MS = 300_000; // video that worked for this long has not failed again
 
 /** The user's choice: "auto", "jpeg" or "video"; the URL (`?pictures=jpeg`) overrides the stored choice. */
 export function preference() {
@@ -33,6 +35,8 @@ export class Transport {
   #withheld = "";
   #failure = "";
   #failedAt = 0;
+  #retryMs = 0;
+  #retriedAt = 0;
   #onChange;
   #round = 0;
 
@@ -62,6 +66,8 @@ export class Transport {
 
   /** Switches to JPEGs for a while, because the video does not work. */
   failed(reason, time) {
+    const isSteady = time - this.#retriedAt > STEADY_MS;
+    this.#retryMs = isSteady ? RETRY_MS : Math.min(LONGEST_RETRY_MS, 2 * this.#retryMs);
     this.#failure = reason;
     this.#failedAt = time;
     this.decide();
@@ -69,8 +75,9 @@ export class Transport {
 
   /** Retries the video some time after a failure. */
   tick(time) {
-    if (this.#failure && time - this.#failedAt > RETRY_MS) {
+    if (this.#failure && time - this.#failedAt > this.#retryMs) {
       this.#failure = "";
+      this.#retriedAt = time;
       this.decide();
     }
   }

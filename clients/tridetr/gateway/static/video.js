@@ -4,7 +4,10 @@ import { now } from "./clock.js";
 import { resize } from "./dom.js";
 
 const MOST_WAITING = 40; // decoded pictures that have not been shown yet
-const ACK_EVERY = 6; // packets
+const ACK_EVERY = 6; // packets, if more come than that within ACK_MS
+const ACK_MS = 150;
+const SKIPS = 3; // within SKIPS_MS: the connection is too slow for the video
+const SKIPS_MS = 30_000;
 const TOO_MANY_ERRORS = 3; // between two pictures
 const LONGEST_GAP_MS = 500; // between pictures
 const MOST_REORDERED = 4; // pictures; more B-frames delay the video too much
@@ -60,6 +63,11 @@ export class Video {
   #isScheduled = false;
   #received = 0;
   #acknowledged = 0;
+  #acknowledgedAt = 0;
+  #timer = 0;
+  #packet = null; // number of the newest packet
+  #arrivedAt = 0; // when it arrived
+  #skips = []; // when the gateway left out packets, because the connection is too slow
   #errors = 0;
 
   /** `listener` has onDrawn(header), onFailed(reason), onViewFailed(reason), onPackets(count) and size(): [width, height] or null. */
@@ -69,16 +77,39 @@ export class Video {
     this.#listener = listener;
   }
 
-  /** Starts over, for a new connection or after another transport. */
+  /** Starts over, after another transport. */
   restart() {
     this.#close();
     this.#config = null;
-    this.#received = this.#acknowledged = this.#errors = this.#delay = 0;
+    this.#errors = this.#delay = 0;
+    this.#packet = null;
+    this.#skips = [];
     this.frame = null;
+  }
+
+  /** Starts over, for a new connection. */
+  reconnect() {
+    this.restart();
+    clearTimeout(this.#timer);
+    this.#received = this.#acknowledged = this.#timer = 0;
+  }
+
+  /** Whether the gateway has left out packets again and again, which it does if the connection does not carry them. */
+  get isSkipping() {
+    return this.#skips.length >= SKIPS && now() - this.#skips.at(-SKIPS) < SKIPS_MS;
+  }
+
+  /** When the newest packet arrived (ms). */
+  get arrivedAt() {
+    return this.#arrivedAt;
   }
 
   push(header, data) {
     this.#received += 1;
+    this.#arrivedAt = now();
+    if ("config" in header) this.#packet = null; // another stream may have other numbers
+    if (this.#packet !== null && header.packet > this.#packet + 1) this.#skips = [...this.#skips.slice(1 - SKIPS), now()];
+    this.#packet = header.packet;
     if ("config" in header) this.#configure(header.config, header.view);
     if (header.restart) this.needsKey = true;
     if (this.#config && (header.key || !this.needsKey)) this.#decode(header, data);
@@ -166,11 +197,20 @@ export class Video {
     if (this.#waiting.length) this.#schedule();
   }
 
+  /** Acknowledges packets soon, because the gateway sends no more until it knows that they have arrived. */
   #acknowledge() {
     const done = this.#received - (this.#decoder?.decodeQueueSize ?? 0);
-    if (done - this.#acknowledged < ACK_EVERY) return;
-    this.#acknowledged = done;
-    this.#listener.onPackets(done);
+    const wait = this.#acknowledgedAt + ACK_MS - now();
+    if (done > this.#acknowledged && (wait <= 0 || done - this.#acknowledged >= ACK_EVERY)) {
+      this.#acknowledged = done;
+      this.#acknowledgedAt = now();
+      this.#listener.onPackets(done);
+    }
+    if (this.#received === this.#acknowledged || this.#timer) return;
+    this.#timer = setTimeout(() => {
+      this.#timer = 0;
+      this.#acknowledge();
+    }, Math.max(wait, ACK_MS / 3));
   }
 
   #schedule() {

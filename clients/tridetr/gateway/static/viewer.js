@@ -28,6 +28,9 @@ const page = {
     announce(card);
     summarise();
   },
+  onCurrent() {
+    summarise();
+  },
   onNode(header) {
     node = header;
     armed.show(header.armed);
@@ -154,8 +157,7 @@ function adjustViews() {
   for (const card of cards.values()) {
     const isPaused = document.hidden || !sight.has(card.node);
     const pixels = card.node.clientWidth * Math.min(2, window.devicePixelRatio || 1);
-    card.node.toggleAttribute("data-paused", isPaused);
-    card.stream.view(card.node.classList.contains("chosen") || pixels > 900 ? "full" : "small", isPaused);
+    card.view(card.node.classList.contains("chosen") || pixels > 900 ? "full" : "small", isPaused);
   }
 }
 
@@ -215,6 +217,7 @@ document.addEventListener("visibilitychange", () => {
     events.refresh();
   }
   adjustViews();
+  summarise();
 });
 for (const tab of document.querySelectorAll(".tabs button")) {
   tab.addEventListener("click", () => {

@@ -194,11 +194,11 @@ class PacketReader(RingReader[TableView, _PacketLease]):
         return max(0, int(mapping.words[LAST_SEQUENCE_WORD]) + 1 - self._next)
 
     def skip(self) -> bool:
-        """Move to the newest key frame if it is newer than the next packet; return whether it is."""
+        """Move to the newest key frame among the packets that are yet to be read; return whether there is one."""
         mapping = self._look_at_ring()
         if mapping is None or self._area is None:
             return False
-        keys = self._keys(mapping, self._area, self._next + 1)
+        keys = self._keys(mapping, self._area, self._next)
         if not keys:
             return False
         self._skipped += keys[-1][0] - self._next if self._next else 0
