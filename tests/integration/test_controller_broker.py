@@ -179,6 +179,30 @@ def test_events_of_other_cameras_do_not_wait_behind_a_topic_that_the_broker_refu
         wait_for(lambda: b'"broker":""' in (ear.last("node1/problem") or b""))
 
 
+def test_events_do_not_wait_for_a_subscription_that_the_broker_refuses(tmp_path: Path) -> None:
+    """A broker that ends the connection on it never got an event, and the log blamed the size of messages."""
+    topic = "tridetr/node1/hall/armed/set"
+    with (
+        running_mosquitto(tmp_path / "broker") as broker,
+        listening(broker) as ear,
+        relay_to(broker.port) as relay,
+        running_controller(tmp_path, {"port": relay.port}, start=False) as (controller, actor),
+    ):
+        relay.forbidden = topic.encode() + b"\x01"  # the QoS of a subscription
+        controller.start()
+        actor.show_and_wait(EMPTY, 2)
+        actor.show_and_wait(PERSON, 8)
+        wait_for(ear.events, 60)
+        wait_for(lambda: "answered the subscription to" in str(ear.last("node1/problem")))
+        assert topic in str(ear.last("node1/problem"))
+        assert "best box only" not in controller.log()
+        assert "size of messages" not in controller.log()
+        relay.forbidden = b""
+        controller.terminate()
+        controller.start()
+        wait_for(lambda: b'"broker":""' in (ear.last("node1/problem") or b""))
+
+
 def test_tls_and_password(tmp_path: Path) -> None:
     certificates = make_certificates(tmp_path / "pki")
     password = tmp_path / "password"

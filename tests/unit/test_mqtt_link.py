@@ -21,11 +21,22 @@ from tridetr.telemetry import metrics
 CONNECT, PUBLISH, SUBSCRIBE = 1, 3, 8
 
 
+def filters(body: bytes) -> list[str]:
+    """Return the topic filters of a SUBSCRIBE, after its message ID."""
+    found = []
+    while body:
+        end = 2 + int.from_bytes(body[:2], "big")
+        found.append(body[2:end].decode())
+        body = body[end + 1 :]
+    return found
+
+
 class SilentBroker:
     """Answers what opens a connection, and never a message.
 
     Attributes:
         logins: what each connection was opened with.
+        asked: the topics of each subscription.
         got: (number of the connection, payload) of each message with QoS 1, and whether it was marked as a repeat.
     """
 
@@ -33,6 +44,7 @@ class SilentBroker:
         self.connections = 0
         self.grants = grants  # the answer to each topic of a subscription
         self.logins: list[bytes] = []
+        self.asked: list[list[str]] = []
         self._sends = sends
         self._accepts = accepts
         self.got: list[tuple[int, bytes, bool]] = []
@@ -57,6 +69,9 @@ class SilentBroker:
                     writer.write(b"\x20\x02\x00\x00" * self._accepts)
                 elif kind == SUBSCRIBE:
                     codes = self.grants
+                    self.asked.append(filters(body[2:]))
+                    if not codes:
+                        continue
                     writer.write(bytes([0x90, 2 + len(codes)]) + body[:2] + codes + self._sends)
                 elif kind == PUBLISH and first & 6:
                     topic = int.from_bytes(body[:2], "big")
@@ -192,6 +207,45 @@ async def test_a_refused_subscription_is_reported_until_it_is_granted(
     server.close()
     await server.wait_closed()
     assert caplog.text.count("refuses the subscription") == 1
+
+
+@pytest.mark.timeout(60)
+async def test_a_subscription_has_no_more_topics_than_a_broker_takes() -> None:
+    """AWS IoT Core ends the connection on more than 8, so with a fourth camera no event was delivered."""
+    topics = [f"camera-{number}/armed/set" for number in range(19)]
+    broker, ear = SilentBroker(grants=b"\x01" * 7 + b"\x80"), Ear()
+    server = await asyncio.start_server(broker.serve, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()[:2]
+    settings = BrokerSettings(lambda: address, None, lambda: None, None, 60, "will")
+    link = MqttLink(settings, ear, topics)
+    link.start()
+    await reach(lambda: link.connected)
+    await link.stop([])
+    server.close()
+    await server.wait_closed()
+    assert [topic for asked in broker.asked for topic in asked] == topics
+    assert max(map(len, broker.asked)) <= 8
+    assert "subscription to camera-7/armed/set, camera-15/armed/set, so" in link.fault
+
+
+@pytest.mark.timeout(60)
+async def test_a_broker_that_does_not_answer_subscriptions_gets_messages(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mqtt, "_ANSWER_S", 0.1)
+    broker, ear = SilentBroker(grants=b""), Ear()
+    server = await asyncio.start_server(broker.serve, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()[:2]
+    settings = BrokerSettings(lambda: address, None, lambda: None, None, 60, "will")
+    link = MqttLink(settings, ear, ["command"])
+    link.start()
+    await reach(lambda: link.connected)
+    assert link.publish_acknowledged("events", "a") is not None
+    await reach(lambda: len(broker.got) == 1)
+    await link.stop([])
+    server.close()
+    await server.wait_closed()
+    assert broker.asked == [["command"]]
 
 
 @pytest.mark.timeout(60)

@@ -29,6 +29,7 @@ from tridetr.config import Config
 from tridetr.config.node_sections import TlsSection
 from tridetr.config.secrets import mqtt_password, refuse_password_without_user
 from tridetr.controller.payloads import OFFLINE
+from tridetr.controller.subscriptions import Subscriptions
 from tridetr.errors import BrokerError, BrokerNotStartedError, ConfigError
 from tridetr.telemetry import metrics
 
@@ -38,7 +39,7 @@ _RECONNECT_S = (1.0, 30.0)
 _STEADY_S = 10.0  # a broker that ends connections sooner is reconnected after growing pauses
 _STOP_S = 1.0
 _INBOUND = 64  # incoming messages that may wait for the event loop; more are dropped
-_NAMED = 5  # refused subscriptions that are named
+_ANSWER_S = 5.0  # how long a new connection waits for the answers to its subscriptions
 _LONGEST_PAYLOAD = 1 << 16  # bytes, as of a node with hundreds of cameras; longer ones are dropped
 
 
@@ -105,9 +106,8 @@ class MqttLink:
     and the connection tried again.
 
     Attributes:
-        connected: whether the broker has accepted the connection.
+        connected: whether the broker has accepted the connection and answered the subscriptions.
         ended_s: when the last connection ended (monotonic) [s].
-        fault: which subscriptions the broker has refused; empty = none.
     """
 
     def __init__(
@@ -115,11 +115,11 @@ class MqttLink:
     ) -> None:
         self.connected = False
         self.ended_s = 0.0
-        self.fault = ""
         metrics.MQTT_CONNECTED.set(0)  # also in place of what a killed predecessor has left
         self._settings = settings
         self._listener = listener
-        self._subscriptions = subscriptions
+        self._subscriptions = Subscriptions(subscriptions)
+        self._answer_timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._logged = ""
         # The jitter keeps many nodes from reconnecting at the same moment.
@@ -130,6 +130,8 @@ class MqttLink:
         self._client_id = f"tridetr-{uuid.uuid4().hex[:12]}"
         # The client that the thread uses, and the one that is connected.
         self._newest = self._client = paho.Client(CallbackAPIVersion.VERSION2)
+        # The client whose subscriptions are made; None after its end.
+        self._subscriber: paho.Client | None = None
         # The clients that the broker accepted and refused last; used in the thread.
         self._accepted: paho.Client | None = None
         self._accepted_at = float("inf")
@@ -137,6 +139,11 @@ class MqttLink:
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
         self._stopping = threading.Event()
         self._inbound = threading.Semaphore(_INBOUND)
+
+    @property
+    def fault(self) -> str:
+        """Which subscriptions have no effect, and why; empty = none."""
+        return self._subscriptions.fault
 
     def start(self) -> None:
         """Start the connection thread, which connects and reconnects indefinitely."""
@@ -249,9 +256,7 @@ class MqttLink:
         self._accepted = client
         self._accepted_at = time.monotonic()
         self._logged = ""
-        if self._subscriptions:
-            client.subscribe([(topic, 1) for topic in self._subscriptions])
-        self._call(self._up, client)
+        self._call(self._begin, client)
 
     def _on_disconnect(
         self, client: paho.Client, _data: Any, _flags: Any, reason: Any, _properties: Any
@@ -268,8 +273,7 @@ class MqttLink:
     def _on_subscribe(
         self, client: paho.Client, _data: Any, _mid: int, reasons: Any, _properties: Any
     ) -> None:
-        pairs = zip(self._subscriptions, reasons, strict=False)
-        self._call(self._subscribed, client, [topic for topic, one in pairs if one.is_failure])
+        self._call(self._subscribed, client, [one.is_failure for one in reasons])
 
     def _on_message(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
         """Pass an incoming message to the event loop; drop it when it is too long or too many are waiting."""
@@ -284,7 +288,25 @@ class MqttLink:
         self._inbound.release()
         self._listener.on_message(topic, payload, retained)
 
+    def _begin(self, client: paho.Client) -> None:
+        """Subscribe; nothing else is sent before the answers, so that nothing else is blamed if the connection ends."""
+        self._subscriber = client
+        self._subscriptions.start()
+        self._answer_timer = self._loop.call_later(_ANSWER_S, self._up, client)
+        self._subscribe_next(client)
+
+    def _subscribe_next(self, client: paho.Client) -> None:
+        topics = self._subscriptions.next()
+        if topics:
+            client.subscribe([(topic, 1) for topic in topics])
+        else:
+            self._up(client)
+
     def _up(self, client: paho.Client) -> None:
+        if self._answer_timer is not None:
+            self._answer_timer.cancel()
+        if self.connected:
+            return  # before the last subscription was answered
         self._client = client
         self.connected = True
         metrics.MQTT_CONNECTED.set(1)
@@ -292,8 +314,14 @@ class MqttLink:
         self._listener.on_up()
 
     def _down(self, client: paho.Client) -> None:
-        if client is not self._client:
-            return  # this client was never connected
+        if client is not self._subscriber:
+            return  # this client was never accepted
+        self._subscriber = None
+        if self._answer_timer is not None:
+            self._answer_timer.cancel()
+        self._subscriptions.ended(was_up=self.connected)
+        if not self.connected:
+            return
         self.connected = False
         self.ended_s = time.monotonic()
         metrics.MQTT_CONNECTED.set(0)
@@ -302,20 +330,9 @@ class MqttLink:
         if client is self._client:  # each connection has its own message IDs
             self._listener.on_ack(mid)
 
-    def _subscribed(self, client: paho.Client, refused: list[str]) -> None:
-        if client is not self._client:
-            return
-        fault = ""
-        if refused:
-            more = f" and {len(refused) - _NAMED} more" * (len(refused) > _NAMED)
-            names = ", ".join(refused[:_NAMED])
-            fault = (
-                f"the broker refuses the subscription to {names}{more}, so what is sent there has no effect: "
-                "allow the node to read it in the broker's ACL"
-            )
-        if fault and fault != self.fault:
-            logger.warning("%s", fault)
-        self.fault = fault
+    def _subscribed(self, client: paho.Client, failures: list[bool]) -> None:
+        if client is self._subscriber and self._subscriptions.answered(failures):
+            self._subscribe_next(client)
 
     def _call(self, call: Callable[..., None], *arguments: Any) -> None:
         """Call a function in the event loop's thread."""
