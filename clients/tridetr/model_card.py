@@ -26,6 +26,13 @@ class Form(str, Enum):
     CUDA = "cuda"
 
 
+class Target(str, Enum):
+    """The engines that a quantised file is made for."""
+
+    CPU = "cpu"
+    TENSORRT = "tensorrt"
+
+
 class FrameColor(str, Enum):
     """Colour matrix and range of a frame, as stored in a model's metadata."""
 
@@ -58,6 +65,7 @@ class ModelCard:
         default_score: minimum score of a detection unless the configuration sets another.
         precision: ``fp32``, ``fp16``, ``int8``, or ``unknown``.
         form: the engines that the graph is written for.
+        quantized_for: the engines that an INT8 file is made for; None: unknown, or not quantised.
         contract: contract version of the model; empty if another program made it.
     """
 
@@ -69,6 +77,7 @@ class ModelCard:
     default_score: float = 0.5
     precision: str = "unknown"
     form: Form = Form.PORTABLE
+    quantized_for: Target | None = None
     contract: str = VERSION
 
     def __post_init__(self) -> None:
@@ -91,6 +100,8 @@ class ModelCard:
             "checksum": self.checksum,
             "default_score": repr(float(self.default_score)),
         }
+        if self.quantized_for is not None:
+            known["quantized_for"] = self.quantized_for.value
         if self.contract:
             known |= {
                 "contract": self.contract,
@@ -130,6 +141,7 @@ class ModelCard:
                 default_score=float(found.get("default_score", 0.5)),
                 precision=found.get("precision", "unknown"),
                 form=Form(found.get("form", Form.PORTABLE)),
+                quantized_for=Target(text) if (text := found.get("quantized_for")) else None,
                 contract=contract,
             )
         except (ValueError, OverflowError) as error:

@@ -13,7 +13,7 @@ from tridetr.config import Config
 from tridetr.config.schema import GPU_PROVIDERS
 from tridetr.errors import CudaError, ModelError
 from tridetr.machine import Machine
-from tridetr.model_card import Form
+from tridetr.model_card import Form, ModelCard, Target
 
 BACKENDS: Final = {"rfdetr_ort": "onnxruntime", "rfdetr_trt": "tensorrt"}
 _INSTEAD = "or set device: auto, which then uses system shared memory"
@@ -38,6 +38,16 @@ class Placement:
     other_gpus: bool = False
     provider: str = "auto"
     graph: Form = Form.PORTABLE
+
+    @property
+    def on_openvino(self) -> bool:
+        """Whether OpenVINO runs the model."""
+        return not self.gpu and (self.graph is Form.OPENVINO or self.provider == "openvino")
+
+    @property
+    def on_tensorrt(self) -> bool:
+        """Whether TensorRT, or TensorRT for RTX, runs the model."""
+        return self.backend == "tensorrt" or self.provider.startswith("tensorrt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +142,31 @@ def place_model(config: Config, machine: Machine) -> Placement:
         provider=_backend_provider(config, gpu, other_gpus),
         graph=_graph(provider, machine, on_cpu=not (native or gpu)),
     )
+
+
+def check_target(card: ModelCard, placement: Placement) -> None:
+    """Check that a quantised model is not run by an engine that cannot compute it.
+
+    Args:
+        card: the model's description.
+        placement: where the model runs.
+
+    Raises:
+        ModelError: the model was quantised for other engines. ONNX Runtime's own providers, `cpu` and `cuda`, run both
+            kinds.
+    """
+    if card.quantized_for is Target.TENSORRT and placement.on_openvino:
+        raise ModelError(
+            "the model was quantised for TensorRT, but OpenVINO would run it, which computes wrong detections from "
+            "such a file. Remedy: quantise the original again with `tridetr models quantize … --target cpu`, or set "
+            "model.provider: cpu (slower)"
+        )
+    if card.quantized_for is Target.CPU and placement.on_tensorrt:
+        raise ModelError(
+            "the model was quantised for CPUs, but TensorRT would run it, which supports only signed activations "
+            "without a zero point. Remedy: quantise the original again with `tridetr models quantize … --target "
+            "tensorrt`"
+        )
 
 
 def _backend_provider(config: Config, gpu: bool, other_gpus: bool) -> str:

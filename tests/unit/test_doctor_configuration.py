@@ -7,14 +7,18 @@ import sys
 import tempfile
 from pathlib import Path
 
+import onnx
 import pytest
 
 from support.mosquitto import make_certificates
+from support.tiny_export import tiny_export
 from tridetr.config import load_config
 from tridetr.config.examples import DEMO, EXAMPLE, REFERENCE
 from tridetr.config.load import parse_config
 from tridetr.doctor.configuration import check_configuration
 from tridetr.doctor.parts import check_model, check_model_runs
+from tridetr.models.fuse import fuse
+from tridetr.models.onnx_file import set_metadata
 from tridetr.triton import trial
 
 CAMERA = "cameras: {hall: {source: synthetic}}\n"
@@ -154,6 +158,23 @@ def test_the_checks_load_without_onnx_runtime() -> None:
     """Without the extra `server`, `tridetr doctor` ended with a ModuleNotFoundError."""
     code = "import sys; sys.modules['onnxruntime'] = None; import tridetr.doctor.parts"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(("provider", "is_refused"), [("openvino", True), ("cpu", False)])
+def test_a_model_that_was_quantised_for_another_engine_is_a_fault(
+    tmp_path: Path, provider: str, is_refused: bool
+) -> None:
+    """`config check` and `doctor` had nothing to say about a node that detected nothing."""
+    graph = fuse(tiny_export(), classes={"person": 1}, source="test")
+    set_metadata(graph, {"tridetr.quantized_for": "tensorrt"})
+    onnx.save(graph, tmp_path / "m.onnx")
+    text = f"{CAMERA}device: cpu\nmodel: {{file: {tmp_path}/m.onnx, provider: {provider}}}\n"
+    config = parse_config(text, origin=tmp_path / "node.yaml")
+    faults = [finding for finding in check_model(config) if finding.level == "fault"]
+    assert len(faults) == is_refused
+    for fault in faults:
+        assert fault.text.startswith("the model was quantised for TensorRT, but OpenVINO would")
+        assert "--target cpu" in fault.remedy
 
 
 def test_the_closest_class_name_is_suggested(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from tridetr.models.fuse import fuse
 from tridetr.models.gathering import gather_pixels
 from tridetr.models.half import halve_products
 from tridetr.models.installed_models import configured_model, installed_path
+from tridetr.models.onnx_file import set_metadata
 from tridetr.models.runtime import open_session
 from tridetr.models.tensorrt_module import import_tensorrt
 
@@ -194,6 +195,15 @@ def test_a_larger_batch_than_the_models_fixed_one_is_refused() -> None:
     engine.check_profile(model, PROFILE)
     assert gather_pixels(model)
     with pytest.raises(ModelError, match=r"written for openvino.*--target portable"):
+        engine.check_profile(model, PROFILE)
+
+
+def test_a_model_that_was_quantised_for_cpus_is_refused() -> None:
+    model = fuse(tiny_export(), classes=COCO_91, source="test")
+    set_metadata(model, {"tridetr.quantized_for": "tensorrt"})
+    engine.check_profile(model, PROFILE)
+    set_metadata(model, {"tridetr.quantized_for": "cpu"})
+    with pytest.raises(ModelError, match=r"quantised for CPUs.*--target tensorrt"):
         engine.check_profile(model, PROFILE)
 
 

@@ -15,15 +15,17 @@ from PIL import Image
 from support.tiny_export import tiny_export
 from tridetr.contract import COCO_91
 from tridetr.errors import ModelError
-from tridetr.model_card import ModelCard
-from tridetr.models.choices import EnginePrecision, Target
+from tridetr.model_card import ModelCard, Target
+from tridetr.models.choices import EnginePrecision
 from tridetr.models.evaluate import evaluate
 from tridetr.models.fuse import fuse
+from tridetr.models.gathering import gather_pixels
 from tridetr.models.labelled import Label, LabelledPicture, load_labelled
-from tridetr.models.onnx_file import metadata_of
+from tridetr.models.onnx_file import card_of, metadata_of
 from tridetr.models.quantize import layers_to_quantize, quantize
 from tridetr.models.runtime import open_session
 from tridetr.models.verify import Verifier
+from tridetr.triton.model_file import read_model_file
 
 
 @pytest.fixture
@@ -216,6 +218,8 @@ def test_quantize_changes_only_the_inner_layers_and_results_little(
     card = ModelCard.from_metadata(metadata_of(quantised))
     assert card is not None
     assert card.precision == "int8"
+    assert card.quantized_for is target
+    assert read_model_file(output).card.quantized_for is target
     zero_points = {
         numpy_helper.to_array(w).dtype.name
         for w in quantised.graph.initializer
@@ -229,6 +233,36 @@ def test_quantize_changes_only_the_inner_layers_and_results_little(
     assert 0 < np.abs(before - after).max() < 0.05
     with pytest.raises(ModelError, match="quantised already"):
         quantize(output, tmp_path / "again.onnx", [])
+
+
+@pytest.mark.parametrize("target", list(Target))
+def test_the_target_of_a_model_without_a_card_is_known(
+    target: Target, pictures: Path, tmp_path: Path
+) -> None:
+    """Also of a file for TensorRT that lost its metadata: only OpenVINO computes it wrongly, and silently."""
+    model = fuse(deep_export(), classes=COCO_91, source="test")
+    del model.metadata_props[:]
+    source, output = saved(model, tmp_path / "float.onnx"), tmp_path / "int8.onnx"
+    quantize(source, output, sorted(pictures.iterdir()), target=target)
+    card = read_model_file(output).card
+    assert (card.quantized_for, card.contract) == (target, "")
+    quantised = onnx.load(output)
+    del quantised.metadata_props[:]
+    onnx.save(quantised, output)
+    expected = Target.TENSORRT if target is Target.TENSORRT else None
+    assert read_model_file(output).card.quantized_for is expected
+    assert read_model_file(source).card.quantized_for is None
+
+
+def test_the_openvino_form_of_a_quantised_model_keeps_its_target(
+    pictures: Path, tmp_path: Path
+) -> None:
+    model = fuse(deep_export(), classes=COCO_91, source="test")
+    source, output = saved(model, tmp_path / "float.onnx"), tmp_path / "int8.onnx"
+    quantize(source, output, sorted(pictures.iterdir()), target=Target.CPU)
+    changed = onnx.load(output)
+    assert gather_pixels(changed)
+    assert card_of(changed).quantized_for is Target.CPU
 
 
 def test_a_failed_quantisation_leaves_no_file(tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ from pydantic import ValidationError
 
 from tridetr import machine as machine_module
 from tridetr.config import Config
-from tridetr.errors import CudaError
+from tridetr.errors import CudaError, ModelError
 from tridetr.machine import Gpus, Machine
-from tridetr.plan import Frames, place_frames, plan
+from tridetr.model_card import ModelCard, Target
+from tridetr.plan import Frames, check_target, place_frames, place_model, plan
 from tridetr.supervisor import runner
 from tridetr.triton.endpoint import Endpoint, write_endpoint
 
@@ -189,3 +190,33 @@ def test_which_nodes_need_the_gpu_process(tmp_path: Path) -> None:
 def test_this_machine_can_be_inspected(tmp_path: Path) -> None:
     found = machine_module.find_machine(make_config(tmp_path))
     assert found.gpus.count > 0 or found.gpus.why_none
+
+
+@pytest.mark.parametrize("native", [False, True])
+@pytest.mark.parametrize(
+    ("model", "gpus", "refused"),
+    [
+        ({}, 0, Target.TENSORRT),  # OpenVINO, if its package is installed
+        ({"provider": "openvino"}, 1, Target.TENSORRT),
+        ({"provider": "cpu"}, 0, None),
+        ({"provider": "cuda"}, 1, None),
+        ({"provider": "tensorrt"}, 1, Target.CPU),
+        ({"provider": "tensorrt-rtx"}, 1, Target.CPU),
+        ({"name": "rfdetr_trt"}, 1, Target.CPU),
+    ],
+)
+def test_a_model_that_was_quantised_for_other_engines_is_refused(
+    model: dict[str, str], gpus: int, refused: Target | None, native: bool
+) -> None:
+    """OpenVINO computes wrong convolutions from a file for TensorRT, and detects almost nothing with it."""
+    machine = Machine(Gpus(gpus), openvino_wheel=True, native=native)
+    placement = place_model(make_config(Path("/run"), model=model), machine)
+    if native and not model:
+        refused = None  # the server's own ONNX Runtime, on the CPU
+    for target in (None, *Target):
+        card = ModelCard(quantized_for=target)
+        if target is not None and target is refused:
+            with pytest.raises(ModelError, match=r"was quantised for .*Remedy: .*--target"):
+                check_target(card, placement)
+        else:
+            check_target(card, placement)

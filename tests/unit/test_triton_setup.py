@@ -15,6 +15,7 @@ from tridetr.config import Config
 from tridetr.errors import ModelError, TritonError
 from tridetr.model_card import Form
 from tridetr.models.fuse import fuse
+from tridetr.models.onnx_file import set_metadata
 from tridetr.plan import Placement
 from tridetr.telemetry import metrics
 from tridetr.triton import launch, repository, setup, trial
@@ -160,6 +161,27 @@ def test_a_file_that_does_not_run_is_refused_and_a_restart_serves_the_previous_m
     made.lay_out()
     assert served.read_bytes() == before
     assert not made.replacement.is_due()
+
+
+def test_a_file_that_was_quantised_for_another_engine_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """OpenVINO detected almost nothing with a file for TensorRT: it passed the trial, and people in view had left."""
+    model, made = setup_of_a_model(tmp_path, monkeypatch, Form.OPENVINO)
+    served = repository.model_in(tmp_path / "triton" / "models", "rfdetr_ort")
+    before = served.read_bytes()
+    graph = onnx.load(model)
+    set_metadata(graph, {"tridetr.quantized_for": "tensorrt"})
+    onnx.save(graph, model)
+    made.served()
+    assert not made.replacement.is_due()  # it may still be being written
+    assert not made.replacement.is_due()
+    made.lay_out()  # the server died
+    assert served.read_bytes() == before
+    assert "the old model continues to serve: " in caplog.text
+    assert "the previous model is served again: " in caplog.text
+    assert caplog.text.count("quantised for TensorRT, but OpenVINO would run it") == 2
+    assert "--target cpu" in caplog.text
 
 
 def test_a_new_file_is_served_untried_if_the_server_does_not_start_with_the_previous_one(

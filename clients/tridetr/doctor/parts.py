@@ -7,12 +7,13 @@ import importlib.util
 import socket
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 
 from tridetr.config import Config
 from tridetr.doctor.finding import Finding, Level
 from tridetr.errors import TridetrError
 from tridetr.models.installed_models import configured_model
-from tridetr.plan import BACKENDS, place_model
+from tridetr.plan import BACKENDS, Placement, check_target, place_model
 from tridetr.triton.trial import Trial, can_try
 
 _SHOWN_CLASSES = 10
@@ -79,7 +80,7 @@ def check_provider(config: Config) -> Iterator[Finding]:
 
 
 def check_model(config: Config) -> Iterator[Finding]:
-    """Check the model file, and that it has the classes that the configuration names."""
+    """Check the model file, its target, and that it has the classes that the configuration names."""
     if config.triton.url is not None:
         yield Finding("model", "ok", f"{config.model.name} of the server at {config.triton.url}")
         return
@@ -87,11 +88,14 @@ def check_model(config: Config) -> Iterator[Finding]:
 
     file = configured_model(config.model.file)
     try:
-        classes = read_model_file(file).card.classes
+        card = read_model_file(file).card
+        if (placement := _placement(config)) is not None:
+            check_target(card, placement)
     except (TridetrError, ValueError) as error:
         why, _, remedy = str(error).partition(" Remedy: ")
         yield Finding("model", "fault", why, remedy or "correct model.file")
         return
+    classes = card.classes
     size = f"{file.stat().st_size / 1e6:.1f} MB, {len(classes)} classes"
     yield Finding("model", "ok", f"{file} ({size})")
     for name in config.cameras:
@@ -134,12 +138,18 @@ def check_model_runs(config: Config) -> Iterator[Finding]:
 
 
 def _on_gpu(config: Config) -> bool:
+    placement = _placement(config)
+    return placement is not None and placement.gpu
+
+
+def _placement(config: Config) -> Placement | None:
+    """Return where the model runs; None if it cannot run here as configured, which other checks report."""
     from tridetr.machine import find_machine
 
     try:
-        return place_model(config, find_machine(config)).gpu
+        return place_model(config, replace(find_machine(config), native=_is_native(config)))
     except TridetrError:
-        return False
+        return None
 
 
 def _reachable(subject: str, address: str, remedy: str) -> Finding:

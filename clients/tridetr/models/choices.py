@@ -14,13 +14,6 @@ class Engine(str, Enum):
     CUDA = "cuda"
 
 
-class Target(str, Enum):
-    """The engines that a quantised file is made for."""
-
-    CPU = "cpu"
-    TENSORRT = "tensorrt"
-
-
 class EnginePrecision(str, Enum):
     """Precision of a TensorRT engine: FP16 products, or the data types of the ONNX file."""
 

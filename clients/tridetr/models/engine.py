@@ -17,7 +17,7 @@ import onnx
 
 from tridetr.errors import ModelError
 from tridetr.files import checksum_of
-from tridetr.model_card import Form
+from tridetr.model_card import Form, Target
 from tridetr.models.choices import EnginePrecision
 from tridetr.models.engine_files import (
     EngineFacts,
@@ -134,14 +134,19 @@ def check_profile(graph: onnx.ModelProto, profile: Profile) -> None:
     """Check that a profile fits a graph.
 
     Raises:
-        ModelError: the model is not a portable contract model, or has a fixed batch size that differs from the
-            profile's.
+        ModelError: the model is not a portable contract model, was quantised for CPUs, or has a fixed batch size that
+            differs from the profile's.
     """
     card = card_of(graph)
     if card.form is not Form.PORTABLE:
         raise ModelError(
             f"the model was written for {card.form.value}, which TensorRT does not support. Remedy: fuse the export "
             "with --target portable"
+        )
+    if card.quantized_for is Target.CPU:
+        raise ModelError(
+            "the model was quantised for CPUs, and TensorRT supports only signed activations without a zero point. "
+            "Remedy: quantise the original again with `tridetr models quantize … --target tensorrt`"
         )
     frame = graph.graph.input[0]
     if frame.name != "frame":

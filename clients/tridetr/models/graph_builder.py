@@ -133,3 +133,21 @@ def precision_of(model: onnx.ModelProto) -> str:
         if weight.data_type in sizes:
             sizes[weight.data_type] += int(np.prod(weight.dims))
     return "fp16" if sizes[TensorProto.FLOAT16] > sizes[TensorProto.FLOAT] else "fp32"
+
+
+def has_tensorrt_activations(model: onnx.ModelProto) -> bool:
+    """Return whether a graph quantises all activations as TensorRT needs it: signed, with a zero point of 0."""
+    weights = {weight.name: weight for weight in model.graph.initializer}
+    points = [
+        weights.get(node.input[2]) if len(node.input) > 2 else None
+        for node in model.graph.node
+        if node.op_type == "QuantizeLinear" and node.input[0] not in weights
+    ]
+    return bool(points) and all(point is not None and _is_int8_zero(point) for point in points)
+
+
+def _is_int8_zero(weight: TensorProto) -> bool:
+    is_here = weight.data_location != TensorProto.EXTERNAL
+    return (
+        is_here and weight.data_type == TensorProto.INT8 and not numpy_helper.to_array(weight).any()
+    )

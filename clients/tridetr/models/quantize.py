@@ -30,8 +30,7 @@ from numpy.typing import NDArray
 from onnxruntime import quantization
 
 from tridetr.errors import ModelError
-from tridetr.model_card import FrameColor
-from tridetr.models.choices import Target
+from tridetr.model_card import PREFIX, FrameColor, Target
 from tridetr.models.graph_builder import precision_of, resolve_shared_weights
 from tridetr.models.installed_models import replacing
 from tridetr.models.onnx_file import card_of, load_model, metadata_of, set_metadata
@@ -134,8 +133,11 @@ def quantize(
             )
         quantised = onnx.load(path)
         set_metadata(quantised, metadata_of(model))
-        if card.contract:
-            set_metadata(quantised, replace(card, precision="int8").to_metadata())
+        made = replace(card, precision="int8", quantized_for=target)
+        own = {
+            f"{PREFIX}quantized_for": target.value
+        }  # all that is known of a model without a card
+        set_metadata(quantised, made.to_metadata() if card.contract else own)
         onnx.checker.check_model(quantised)
         onnx.save(quantised, path)
     return len(layers)

@@ -8,7 +8,7 @@ from pathlib import Path
 from tridetr.contract import COCO_91, Tensor, check_contract
 from tridetr.errors import ModelError
 from tridetr.files import checksum_of
-from tridetr.model_card import ModelCard
+from tridetr.model_card import ModelCard, Target
 from tridetr.models.installed_models import missing_model
 
 _TRITON_TYPES = {"UINT8": "UINT8", "FLOAT": "FP32", "INT32": "INT32", "FLOAT16": "FP16"}
@@ -45,6 +45,7 @@ def read_model_file(path: Path) -> ModelFile:
     try:
         import onnx
 
+        from tridetr.models.graph_builder import has_tensorrt_activations
         from tridetr.models.onnx_file import card_of, type_name
         from tridetr.models.raw_export import BOX_NAMES, INPUT_NAMES, LOGIT_NAMES
     except ImportError:
@@ -75,7 +76,10 @@ def read_model_file(path: Path) -> ModelFile:
             "file lacks its class names)"
         )
     check_contract(path.name, inputs, outputs)
-    return ModelFile(path, inputs[0], outputs, _completed(card_of(model), path))
+    card = card_of(model)
+    if card.quantized_for is None and has_tensorrt_activations(model):
+        card = replace(card, quantized_for=Target.TENSORRT)
+    return ModelFile(path, inputs[0], outputs, _completed(card, path))
 
 
 def _completed(card: ModelCard, path: Path) -> ModelCard:

@@ -23,7 +23,7 @@ from tridetr.model_card import Form
 from tridetr.models.engine_files import EngineFacts, find_engine, read_facts
 from tridetr.models.installed_models import cache_dir, configured_model
 from tridetr.paths import model_repository_dir
-from tridetr.plan import Placement
+from tridetr.plan import Placement, check_target
 from tridetr.shm.detections.detection_table import NAME_BYTES
 from tridetr.telemetry import metrics
 from tridetr.triton.model_file import ModelFile, read_model_file
@@ -100,6 +100,17 @@ def rendered_config(entry: Any, model: ModelFile, extra: Mapping[str, str]) -> A
     return rendered
 
 
+def read_configured(config: Config, placement: Placement) -> ModelFile:
+    """Read the file of `config.model`, and check that it can be served where the model runs.
+
+    Raises:
+        ModelError: the file is missing, does not conform to the contract, or was quantised for other engines.
+    """
+    model = read_model_file(configured_model(config.model.file))
+    check_target(model.card, placement)
+    return model
+
+
 def model_in(repository: Path, name: str) -> Path:
     """Return the path of the model file of an entry."""
     return repository / name / "1" / _KINDS[name]
@@ -121,10 +132,10 @@ def render(
         The model file.
 
     Raises:
-        ModelError: the model file is missing or does not conform to the contract, or there is no engine for it.
+        ModelError: the model file cannot be used (see `read_configured`), or there is no engine for it.
     """
     name = config.model.name
-    model = read_model_file(configured_model(config.model.file))
+    model = read_configured(config, placement)
     if placement.gpu and model.batch == 1 and len(config.cameras) > 1:
         log.warning(
             "%s has a fixed batch size of 1, so the frames of several cameras cannot be batched. Remedy: export it "
@@ -266,10 +277,10 @@ class Replacement:
         """Return whether the trial of the new model file is over, or impossible here; start it if necessary.
 
         Raises:
-            ModelError: the file does not conform to the contract, or does not run.
+            ModelError: the file cannot be used (see `read_configured`), or does not run.
         """
         if self._trial is None:
-            model = read_model_file(configured_model(self._config.model.file))
+            model = read_configured(self._config, self._placement)
             if not self._can_try(model):
                 return True
             log.info("trying the new model file before it replaces the model that is served")

@@ -24,7 +24,6 @@ from tridetr.triton import launch, placement, repository
 from tridetr.triton.describe import write_report
 from tridetr.triton.endpoint import Endpoint
 from tridetr.triton.installation import find_server
-from tridetr.triton.model_file import read_model_file
 from tridetr.triton.repository import Replacement
 from tridetr.triton.server_process import ServerProcess
 from tridetr.triton.start import TIMEOUT_S
@@ -100,7 +99,7 @@ class Setup:
         stamp = repository.model_stamp(self._config)
         try:
             if self._keeps_previous() and self.replacement.is_barred(untried=self._has_served):
-                read_model_file(configured_model(self._config.model.file))
+                repository.read_configured(self._config, self.placement)
                 return  # a new file is tried while the previous model serves
             self._write()
         except ModelError as error:

@@ -149,7 +149,12 @@ def _facts(path: Path) -> dict[str, object]:
         card = read_card(path)
     except ModelError as error:
         return facts | {"error": str(error)}
-    known = {**asdict(card), "color": card.color.value, "form": card.form.value}
+    target = card.quantized_for.value if card.quantized_for else None
+    known = asdict(card) | {
+        "color": card.color.value,
+        "form": card.form.value,
+        "quantized_for": target,
+    }
     return facts | {"card": known if card.contract else None}
 
 

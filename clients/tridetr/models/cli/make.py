@@ -10,8 +10,8 @@ import typer
 
 from tridetr.errors import ModelError
 from tridetr.files import read_text
-from tridetr.model_card import Form, FrameColor
-from tridetr.models.choices import Target, Variant
+from tridetr.model_card import Form, FrameColor, Target
+from tridetr.models.choices import Variant
 from tridetr.models.cli import options
 from tridetr.models.cli.show import console, counting, export_python, packages, step
 
