@@ -23,6 +23,7 @@ def main() -> None:
     parser.add_argument("--user")
     parser.add_argument("--password")
     parser.add_argument("--udp-only", action="store_true")
+    parser.add_argument("--shared", action="store_true", help="one pipeline for all clients: live")
     parser.add_argument("--launch", help="another pipeline, its payloader named pay0")
     options = parser.parse_args()
     Gst.init(None)
@@ -35,6 +36,7 @@ def main() -> None:
         or f'( filesrc location="{options.file}" ! qtdemux ! h264parse config-interval=-1 '
         "! rtph264pay name=pay0 pt=96 )"
     )
+    factory.set_shared(options.shared)
     if options.udp_only:
         factory.set_protocols(GstRtsp.RTSPLowerTrans.UDP)
     if options.user:

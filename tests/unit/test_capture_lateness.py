@@ -332,3 +332,43 @@ def test_a_fault_ends_although_no_connection_lasts_five_minutes() -> None:
         known.connected(begin)
         known.arrived(begin, begin + 190.0, is_full=False)
     assert not known.fault
+
+
+def doubted(known: Lateness, lag_s: float) -> str:
+    known.suspect(lag_s)
+    return known.doubt
+
+
+def test_a_measured_lag_stays_doubtful_until_a_second_connection_disproves_it() -> None:
+    """A camera that takes one client only was declared to be in time, because it refused the second one."""
+    known = Lateness()
+    known.connected(1.0)
+    assert not doubted(known, 0.0)
+    assert "may come more than 6 s late" in doubted(
+        known, 6.1
+    )  # before the second connection is made
+    assert known.arrived(1, 2.0, is_full=True) is Step.COMPARE
+    assert "more than 30 s late" in doubted(known, 45.0)
+    known.compare({}, 3.0)
+    assert "more than 60 s late" in doubted(known, 68.0)
+    known.broken(4.0)
+    known.connected(5.0)
+    known.forbid()
+    assert "more than 600 s late" in doubted(known, 1e6)
+    assert len(known.doubt.encode()) <= 200
+    assert not doubted(known, 0.0)
+
+
+def test_a_disproved_lag_is_not_doubtful_any_more() -> None:
+    """Otherwise, a camera whose timestamps are too slow would never count as watched."""
+    known = Lateness()
+    known.connected(1.0)
+    known.arrived(1, 2.0, is_full=True)
+    known.compare({1: 1.9}, 3.0)
+    assert not doubted(known, 20.0)
+    assert known.arrived(2, 300.0, is_full=True) is Step.COMPARE
+    assert doubted(known, 20.0)
+    known.compare({}, 301.0)
+    assert not doubted(known, 20.0)
+    known.connected(302.0)
+    assert not doubted(known, 20.0)

@@ -44,7 +44,7 @@ def connect(
         played: What earlier connections to it played, if it is a playlist.
         finds_gaps: Whether packets after a gap in the sequence numbers of RTP over TCP are marked as damaged. (Over UDP
             they always are.)
-        lateness: Finds out whether what comes over HTTP is late, over all connections to the camera.
+        lateness: Finds out whether what comes over TCP is late, over all connections to the camera.
 
     Raises:
         LoginError: The camera does not accept user and password, or another host may have received them.
@@ -65,14 +65,7 @@ def connect(
                 return found
             if isinstance(found.parts, PlaylistParts):
                 options["http_persistent"] = "0"  # it bypasses `parts`
-            watch = None
-            if lateness is not None and isinstance(found.parts, LiveStream):
-                watch = LateStream(
-                    lateness,
-                    partial(_read_packets, section, played),
-                    source.shown,
-                    section.timeout_s,
-                )
+            is_live = isinstance(found.parts, LiveStream)
             try:
                 return FfmpegFeed(
                     found.url,
@@ -82,7 +75,7 @@ def connect(
                     found.parts,
                     is_file=found.parts is None,
                     opening_s=_opening_s(section, hang_up),
-                    watch=watch,
+                    watch=_watch(section, played, lateness) if is_live else None,
                 )
             except SourceError:
                 if isinstance(found.parts, PlaylistParts):
@@ -96,6 +89,7 @@ def connect(
         found_url = final_url(
             url, source.shown, python_context(section), section.timeout_s, hang_up
         )
+        is_udp = section.rtsp_transport == "udp"
         try:
             return FfmpegFeed(
                 found_url,
@@ -103,8 +97,9 @@ def connect(
                 options,
                 section.timeout_s,
                 redirected=lambda location: refuse_followed(url, found_url, location, source.shown),
-                is_udp=section.rtsp_transport == "udp",
+                is_udp=is_udp,
                 opening_s=_opening_s(section, hang_up),
+                watch=_watch(section, played, lateness) if not is_udp else None,
             )
         except LoginRefusedError:
             if urlsplit(url).password and not urlsplit(found_url).password:
@@ -126,10 +121,20 @@ def connect(
         raise
 
 
+def _watch(
+    section: CameraSection, played: PlayedSegments, lateness: Lateness | None
+) -> LateStream | None:
+    """Return what finds out whether the packets of a new connection are late."""
+    if lateness is None:
+        return None
+    read_apart = partial(_read_packets, section, played)
+    return LateStream(lateness, read_apart, section.source.shown, section.timeout_s)
+
+
 def _read_packets(
     section: CameraSection, played: PlayedSegments, hang_up: HangUp
 ) -> Generator[bytes, None, None]:
-    """Yield the packets of another connection to an HTTP camera."""
+    """Yield the packets of another connection to a camera."""
     with closing(connect(section, hang_up, played)) as feed:
         for packet in feed.packets(hang_up):
             if packet.size >= LEAST_BYTES:

@@ -1,4 +1,4 @@
-"""Finds out whether a live stream over HTTP (MPEG-TS, FLV) is late: its timestamps then advance slower than the clock.
+"""Finds out whether a live stream over TCP (RTSP, MPEG-TS, FLV) is late: its timestamps advance slower than the clock.
 
 So do those of a camera that counts wrongly, so the same proof is needed as for JPEGs; see `lateness`.
 """

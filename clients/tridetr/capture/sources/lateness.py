@@ -1,9 +1,10 @@
 """Finds out whether pictures are stored on their way, because the link is too slow for them, and come later and later.
 
-A proxy that buffers (nginx does by default) takes pictures as fast as the camera sends them, and stores what the link
-to this node does not carry: each picture comes later than the one before, without a limit. MJPEG has no timestamps.
-So a second connection, which begins with a new picture, is the proof: if the first one brings the same picture many
-seconds later, its pictures are late. Cameras that send only as much as the link carries are left alone.
+A server that buffers (nginx and go2rtc do by default) takes pictures as fast as the camera sends them, and stores what
+the link to this node does not carry: each picture comes later than the one before, for minutes. MJPEG has no
+timestamps, and those of other streams may be wrong. So a second connection, which begins with a new picture, is the
+proof: if the first one brings the same picture many seconds later, its pictures are late. Cameras that send only as
+much as the link carries are left alone.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ _PROOFS_OF_NONE = 2  # in a row, until a fault is over
 # What is read of a second connection: a busy server leaves out some pictures, others for each connection
 _COMPARED = 10  # pictures
 _COMPARED_S = 5.0  # from the first one on
+_LAGS_S = (0, 6, 10, 20, 30, 60, 120, 300, 600)  # that are reported; each one is a line in the log
 
 
 class LinkLoad:
@@ -166,12 +168,13 @@ class Lateness:
     def suspect(self, lag_s: float) -> None:
         """Take in how far the timestamps of a stream have fallen behind the clock; 0 if they have not.
 
-        While a second connection is compared, this is reported.
+        This is reported until a second connection disproves it: a camera whose timestamps are too slow is in time.
         """
-        is_open = self._is_comparing or bool(self._awaited)
+        is_disproved = self._proofs_of_none > 0 and not (self._is_comparing or self._awaited)
         self.doubt = (
-            f"pictures may come {lag_s:.0f} s late: their timestamps have fallen behind the clock"
-            if lag_s and is_open
+            f"pictures may come more than {max(s for s in _LAGS_S if s <= lag_s)} s late: their timestamps have fallen "
+            "behind the clock, and no second connection has disproved it"
+            if lag_s and not is_disproved
             else ""
         )
 
@@ -206,8 +209,8 @@ class Lateness:
 
     def _report(self) -> None:
         self.fault = (
-            f"pictures came {self._lag_s:.0f} s late: a server between the camera and this node stores what the link "
-            "is too slow for. Set `proxy_buffering off` there, or let the camera send fewer or smaller pictures"
+            f"pictures came {self._lag_s:.0f} s late: a server on the way stores what the link is too slow for. Let the"
+            " camera send less, or set `proxy_buffering off` in nginx"
         )
 
 
