@@ -113,6 +113,29 @@ def test_snapshot_is_the_newest_frame_with_its_boxes(tmp_path: Path) -> None:
         assert simplejpeg.decode_jpeg_header(small.body)[:2] == (480, 640)
 
 
+def test_snapshot_has_no_boxes_of_a_much_older_picture(tmp_path: Path) -> None:
+    """After the detector had stopped, its last boxes were drawn on new pictures, as if people were still there."""
+    with cameras(tmp_path, "hall", live_s=60) as (config, fakes), Gateway(config) as gateway:
+        camera = fakes["hall"]
+        for before_s, is_drawn in ((0.5, True), (2.0, False)):
+            old = camera.frame()
+            assert old is not None
+            newest = camera.frame()
+            assert newest is not None
+            _, *captured = camera.stamps[newest]
+            monotonic, unix = (time_ns - round(before_s * 1e9) for time_ns in captured)
+            camera.stamps[old] = camera.stamps[old][0], monotonic, unix
+            camera.result(old)
+            plain, drawn = (
+                gateway.ask("/snapshot/hall.jpg"),
+                gateway.ask("/snapshot/hall.jpg?boxes=1"),
+            )
+            assert (plain.status, drawn.status) == (200, 200)
+            bare, boxed = (simplejpeg.decode_jpeg(a.body).astype(int) for a in (plain, drawn))
+            changed = np.abs(boxed - bare).sum(axis=2) > 120
+            assert changed.any() == is_drawn, before_s
+
+
 def test_snapshot_of_an_mjpeg_camera_is_its_own_jpeg(tmp_path: Path) -> None:
     own = simplejpeg.encode_jpeg(np.full((480, 640, 3), 77, np.uint8), colorsubsampling="422")
     with cameras(tmp_path, "hall", jpeg_capacity=200_000, live_s=60) as (config, fakes):

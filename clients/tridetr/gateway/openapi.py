@@ -299,7 +299,10 @@ def description() -> dict[str, Any]:
             },
             [
                 _CAMERA,
-                _flag("boxes", "1: draw the detections."),
+                _flag(
+                    "boxes",
+                    "1: draw the detections, unless the newest are of a frame more than 1.5 s older than the picture.",
+                ),
                 _flag("small", "1: at most 640 pixels wide."),
             ],
         ),

@@ -13,9 +13,13 @@ from tridetr import jpeg
 from tridetr.gateway import facts
 from tridetr.gateway.feed import encode_lease
 from tridetr.gateway.hub import Hub
+from tridetr.shm.frames import FrameStamp
 
 # By class ID, as in the viewer.
 _COLORS = ("#f2b65a", "#5fe0b7", "#6ea8fe", "#e58aa8", "#b79bff", "#9bd45f", "#ff9670", "#5fd3e8")
+
+# Longest time between a picture and the frame of its boxes; the viewer does not draw others either (boxes.js, opacity)
+_BOXES_NS = 1_500_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +34,8 @@ class Snapshot:
 async def take_snapshot(hub: Hub, camera: str, *, with_boxes: bool, small: bool) -> Snapshot | None:
     """Return the newest picture of a camera; None if there is none yet.
 
-    The boxes are those of the newest result, whose frame is at most one inference older than the picture: boxes of
-    moving people may be slightly behind.
+    The boxes are those of the newest result: with a slow detector, boxes of moving people are slightly behind. If its
+    frame was captured more than 1.5 s before the picture, no boxes are drawn.
 
     Args:
         hub: the cameras of the node.
@@ -45,7 +49,7 @@ async def take_snapshot(hub: Hub, camera: str, *, with_boxes: bool, small: bool)
     quality = hub.config.gateway.jpeg_quality
     with lease:
         stamp = lease.stamp
-        found, frame_width = _newest_boxes(hub, camera) if with_boxes else ([], 0)
+        found, frame_width = _boxes_of(hub, camera, stamp) if with_boxes else ([], 0)
         data = None
         if not small and not found:
             data = jpeg.for_browser(bytes(lease.jpeg), lease.width, lease.height)
@@ -59,11 +63,15 @@ async def take_snapshot(hub: Hub, camera: str, *, with_boxes: bool, small: bool)
     return Snapshot(data, stamp.frame_number, stamp.capture_unix_ns)
 
 
-def _newest_boxes(hub: Hub, camera: str) -> tuple[list[dict[str, Any]], int]:
+def _boxes_of(hub: Hub, camera: str, stamp: FrameStamp) -> tuple[list[dict[str, Any]], int]:
+    """Return the boxes for a picture, and the width in pixels of their frame; none if the newest result is too old."""
     lease = hub.readers[camera].detections.lease_newest()
     if lease is None:
         return [], 0
     with lease:
+        distance_ns = lease.stamp.capture_monotonic_ns - stamp.capture_monotonic_ns
+        if abs(distance_ns) > _BOXES_NS:
+            return [], 0
         return facts.boxes(lease, hub.labels), lease.stamp.width
 
 
