@@ -174,6 +174,21 @@ def test_logout_ends_every_copy_of_the_session_permanently(
     assert (tmp_path / "state" / ENDED_FILE).stat().st_mode & 0o777 == 0o600
 
 
+def test_logout_while_the_clock_is_behind_is_permanent(
+    tmp_path: Path, sessions: LoginSessions
+) -> None:
+    """The next logout with the right time dropped it, so a copied cookie was valid again."""
+    now, behind = 100 * 86_400, 60 * 86_400
+    cookie, other = sessions.issue(now), sessions.issue(now)
+    session, another = sessions.check(cookie, behind), sessions.check(other, now)
+    assert session
+    assert another
+    sessions.end(session, behind).result(10)
+    sessions.end(another, now + 60).result(10)
+    for each in (sessions, LoginSessions(TOKEN, tmp_path / "state")):
+        assert each.check(cookie, now + 60) is None
+
+
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"a": "b"}', b"\xff"])
 def test_damaged_list_of_logouts_is_logged(
     tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture

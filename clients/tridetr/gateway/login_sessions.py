@@ -103,8 +103,9 @@ class LoginSessions:
 
     def end(self, session: LoginSession, now: float) -> Future[None]:
         """End a session and all its renewals; permanently, as soon as the returned future is done."""
-        # A copy of the cookie may have been renewed a moment ago.
-        ended = self._ended | {session.id: int(now) + SESSION_S}
+        # A copy of the cookie may have been renewed a moment ago; while the clock is behind, the cookie itself is valid
+        # for longer than that.
+        ended = self._ended | {session.id: max(int(now) + SESSION_S, session.expires)}
         self._ended = dict([item for item in ended.items() if item[1] > now][-_MAX_ENDED:])
         return self._disk.submit(self._save_ended)
 
