@@ -31,7 +31,12 @@ def wait_until_seen(config: Config, timeout_s: float) -> list[str]:
     missing = {topics.status(camera): camera for camera in config.cameras}
     messages: queue.Queue[tuple[str, bytes | bytearray]] = queue.Queue()
     client = paho.Client(CallbackAPIVersion.VERSION2)
-    client.on_connect = lambda client, *_: client.subscribe([(topic, 0) for topic in missing])
+
+    def subscribe(client: paho.Client, *_: object) -> None:
+        for topic in list(missing):  # one at a time: some brokers take a few only in one message
+            client.subscribe(topic)
+
+    client.on_connect = subscribe
     client.on_message = lambda _client, _data, message: messages.put(
         (message.topic, message.payload)
     )

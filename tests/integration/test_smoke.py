@@ -8,6 +8,7 @@ from pathlib import Path
 import paho.mqtt.publish as publish
 
 from support.mosquitto import running_mosquitto
+from support.relay import relay_to
 from support.waiting import slack
 from tridetr.config.load import parse_config
 from tridetr.controller.topics import Topics
@@ -32,3 +33,18 @@ def test_only_a_camera_with_a_fresh_result_counts(tmp_path: Path) -> None:
         assert wait_until_seen(config, slack(2.0)) == ["b"]
         report("b", "live", 0.2)
         assert wait_until_seen(config, 60.0) == []
+
+
+def test_many_cameras_are_not_subscribed_in_one_message(tmp_path: Path) -> None:
+    """AWS IoT Core ends the connection on more than 8 topics in one SUBSCRIBE, so no camera had a result."""
+    cameras = "".join(f"  c{number}: {{source: synthetic}}\n" for number in range(9))
+    with running_mosquitto(tmp_path / "broker") as broker, relay_to(broker.port) as relay:
+        text = f"cameras:\n{cameras}mqtt: {{port: {relay.port}}}"
+        config = parse_config(text, origin=tmp_path / "x.yaml")
+        topics = [Topics.of(config).status(camera).encode() for camera in config.cameras]
+        eighth, ninth = (len(topic).to_bytes(2, "big") + topic + b"\0" for topic in topics[7:])
+        relay.forbidden = eighth + ninth
+        payload = json.dumps({"camera": "live", "last_result_age_s": 0.1})
+        for topic in topics:
+            publish.single(topic.decode(), payload, retain=True, port=broker.port)
+        assert wait_until_seen(config, 10.0) == []
