@@ -16,6 +16,9 @@ from tridetr.errors import ModelError
 from tridetr.foreign_text import is_unicode
 
 PREFIX = "tridetr."
+MAX_CLASS_ID = (1 << 16) - 1  # results store ids as uint16
+
+NAME_CLASSES = "Remedy: name them in the metadata of its file (docs/models.md, Class names)"
 
 
 class Form(str, Enum):
@@ -184,7 +187,8 @@ def class_table(text: str) -> dict[str, int]:
     {'person': 1, 'car': 3}
 
     Raises:
-        ModelError: the text is not such an object, a name is not Unicode text, or a name or an id occurs twice.
+        ModelError: the text is not such an object, a name is not Unicode text, an id does not fit into uint16, or a
+            name or an id occurs twice.
     """
     try:
         pairs = json.loads(text, object_pairs_hook=tuple)  # a tuple is an object, a list an array
@@ -208,6 +212,6 @@ def class_table(text: str) -> dict[str, int]:
 
 def _class_id(number: str | float) -> int:
     found = int(number)
-    if not -(1 << 31) <= found < 1 << 31:
-        raise ValueError(f"{found} is not a 32-bit integer")
+    if not 0 <= found <= MAX_CLASS_ID:
+        raise ValueError(f"the id {found} is not from 0 to {MAX_CLASS_ID}")
     return found

@@ -82,8 +82,10 @@ def test_a_default_score_that_nothing_reaches_is_refused(score: str) -> None:
 
 def test_an_invalid_class_table_is_refused() -> None:
     assert class_table('{"person": 1, "car": 3}') == {"person": 1, "car": 3}
+    assert class_table('{"person": 0, "car": 65535}') == {"person": 0, "car": 65535}
     wrong = "", "[1]", '{"person": "x"}', '{"person": null}', '{"person": 1e400}', "[" * 100_000
-    for text in wrong:
+    unusable = '{"person": -1}', '{"person": 65536}'  # no result can contain these ids
+    for text in wrong + unusable:
         with pytest.raises(ModelError, match="class table"):
             class_table(text)
 

@@ -396,6 +396,26 @@ async def test_detections_are_filtered_by_the_configured_score_and_classes(
     assert len(results.values[0]) == count
 
 
+async def test_assumed_class_names_are_reported_once(
+    instance: str,
+    tmp_path: Path,
+    frames: FrameWriter,
+    results: Results,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    client = FakeTriton(info=ModelInfo("m", "1", "e", "p", "fp32"))
+    async with running(make_config(instance, tmp_path), client):
+        put_frame(frames, 1)
+        await until(lambda: results.take())
+        client.restart()  # its model is queried again
+        put_frame(frames, 2)
+        await until(lambda: len(results.take()) == 2)
+    assert client.models_asked == 2
+    (record,) = [r for r in caplog.records if "does not name its classes" in r.getMessage()]
+    assert record.levelname == "WARNING"
+    assert "Remedy: " in record.getMessage()
+
+
 async def test_another_model_on_an_external_server_is_noticed_without_a_failure(
     instance: str,
     tmp_path: Path,
@@ -445,14 +465,14 @@ async def test_a_full_run_folder_does_not_end_the_detector(
         put_frame(frames, 10)
         await until(results.take)
         assert "cannot write the model's description" in caplog.text
-        client.info = dataclasses.replace(INFO, classes={"person": 7})
+        client.info = dataclasses.replace(INFO, classes={"person": 3, "car": 1})
         await until(lambda: "inference is unavailable: cannot write the model's" in caplog.text)
         put_frame(frames, 11)
         await asyncio.sleep(0.1)
         assert len(results.take()) == 1
         obstacle.rmdir()
         await until(lambda: len(results.take()) == 2)
-        assert ServedModelReader(tmp_path).classes() == {"person": 7}
+        assert ServedModelReader(tmp_path).classes() == {"person": 3, "car": 1}
 
 
 async def test_a_model_that_is_back_before_another_could_be_used_keeps_its_classes(

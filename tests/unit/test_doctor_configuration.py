@@ -177,6 +177,29 @@ def test_a_model_that_was_quantised_for_another_engine_is_a_fault(
         assert "--target cpu" in fault.remedy
 
 
+@pytest.mark.parametrize(
+    ("table", "level", "text"),
+    [
+        (None, "warning", "does not name its classes: COCO's ids 1 to 90 are assumed"),
+        ('{"person": 1}', None, ""),
+        ('{"person": 70001}', "fault", "the id 70001 is not from 0 to 65535"),
+        ('{"person": -1}', "fault", "the id -1 is not from 0 to 65535"),
+    ],
+)
+def test_missing_and_impossible_class_ids_are_reported(
+    tmp_path: Path, table: str | None, level: str | None, text: str
+) -> None:
+    """Their detections were dropped without a word: all quiet with a person in view."""
+    graph = fuse(tiny_export(), classes={"person": 1}, source="test")
+    del graph.metadata_props[:]
+    if table is not None:
+        set_metadata(graph, {"tridetr.classes": table})
+    onnx.save(graph, tmp_path / "m.onnx")
+    found = problems(f"{CAMERA}model: {{file: {tmp_path}/m.onnx}}\n", tmp_path)
+    assert [shown for shown, _ in found.values()] == ([level] if level else [])
+    assert all(text in shown for _, shown in found.values())
+
+
 def test_the_closest_class_name_is_suggested(tmp_path: Path) -> None:
     config = parse_config(CAMERA + "alarm: {classes: [persn]}", origin=tmp_path / "node.yaml")
     assert [f.remedy for f in check_model(config) if f.level == "fault"] == [

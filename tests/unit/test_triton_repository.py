@@ -106,9 +106,14 @@ def test_the_rendered_configuration_has_the_shapes_of_the_model(
     render(settings, tmp_path)  # again, over the first one
 
 
-def test_a_model_without_metadata_gets_cocos_class_names(tmp_path: Path) -> None:
-    model = read_model_file(contract_model(tmp_path / "m.onnx", 1))
-    assert model.card.classes["person"] == 1
+def test_a_model_without_metadata_has_no_class_names(tmp_path: Path) -> None:
+    """So that the detector reports that it assumes COCO's."""
+    path = contract_model(tmp_path / "m.onnx", 1)
+    model = read_model_file(path)
+    render(config(tmp_path, path), tmp_path)
+    text = (tmp_path / "models/rfdetr_ort/config.pbtxt").read_text()
+    rendered = text_format.Parse(text, model_config_pb2.ModelConfig())
+    assert model_info(rendered, "1", None).classes == model.card.classes == {}
     assert not model.card.contract
     assert len(model.card.checksum) == 64
 

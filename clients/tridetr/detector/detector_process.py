@@ -13,7 +13,7 @@ from tridetr.contract import COCO_91
 from tridetr.detector.camera import CameraDetector
 from tridetr.detector.server import Client, Server
 from tridetr.errors import ModelUnavailable
-from tridetr.model_card import ModelInfo
+from tridetr.model_card import NAME_CLASSES, ModelInfo
 from tridetr.served_model import ServedModelReader, keep_served_model, write_served_model
 from tridetr.telemetry import metrics
 from tridetr.triton.client import TritonClient
@@ -125,8 +125,7 @@ class Detector:
                 await self._server.look_again()
 
     def _use_model(self, info: ModelInfo) -> None:
-        if not info.classes:
-            log.info("the model does not name its classes; assuming COCO's")
+        if is_nameless := not info.classes:
             info = replace(info, classes=COCO_91)
         if info == self._served:
             return
@@ -141,6 +140,12 @@ class Detector:
             info.provider,
             info.precision,
         )
+        if is_nameless:
+            log.warning(
+                "the model %s does not name its classes: COCO's ids 1 to 90 are assumed, with 1 for person. %s",
+                info.name,
+                NAME_CLASSES,
+            )
         before, self._served = self._served, info
         if before is not None:
             _model_metric(before, 0)

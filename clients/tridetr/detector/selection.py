@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tridetr.errors import ConfigError, InferenceFailed
+from tridetr.model_card import MAX_CLASS_ID
 from tridetr.shm.detections import DETECTION_DTYPE
 from tridetr.triton.answers import are_corners
 
-_IDS = 1 << 16  # class_id is a uint16
+_IDS = MAX_CLASS_ID + 1
 
 
 class Selection:
@@ -39,6 +40,8 @@ class Selection:
             ConfigError: The model does not have a wanted class; the message lists the classes that it has.
         """
         self.min_score = min_score
+        self._named = np.zeros(_IDS, bool)
+        self._named[list(known.values())] = True
         unknown = [name for name in wanted if name not in known]
         if unknown:
             raise ConfigError(_unknown(unknown, known))
@@ -58,14 +61,14 @@ class Selection:
             classes: int32 [K], the model's class ids.
 
         Returns:
-            ``DETECTION_DTYPE`` [n], without rows whose box is invalid (see `are_corners`), whose score is not finite,
-            or whose class id does not fit into uint16.
+            ``DETECTION_DTYPE`` [n], without rows whose box is invalid (see `are_corners`) or whose score is not finite.
 
         Raises:
-            InferenceFailed: a dropped box is the only one of its class, so the class would seem to be absent.
+            InferenceFailed: a class id has no name, so it may be one of the wanted classes; or a dropped box is the
+                only one of its class, so the class would seem to be absent.
         """
         keep = (scores >= self.min_score) & (scores > 0) & np.isfinite(scores)
-        keep &= (classes >= 0) & (classes < _IDS)
+        self._check_named(classes[keep])
         if self._allowed is not None:
             keep[keep] = self._allowed[classes[keep]]
         sound = are_corners(boxes)
@@ -82,6 +85,16 @@ class Selection:
         found["score"] = scores[rows]
         found["class_id"] = classes[rows]
         return found
+
+    def _check_named(self, classes: NDArray[Any]) -> None:
+        possible = (classes >= 0) & (classes < _IDS)
+        nameless = classes[~possible | ~self._named[np.where(possible, classes, 0)]]
+        if len(nameless):
+            raise InferenceFailed(
+                f"the model's answer contains class id {nameless[0]}, which has no name in the model's file, so the "
+                "content of the picture is unknown. Remedy: name all classes in the metadata of the file, with ids "
+                f"from 0 to {MAX_CLASS_ID}"
+            )
 
 
 def _unknown(unknown: Sequence[str], known: Mapping[str, int]) -> str:

@@ -10,8 +10,10 @@ from contextlib import closing
 from dataclasses import replace
 
 from tridetr.config import Config
+from tridetr.contract import COCO_91
 from tridetr.doctor.finding import Finding, Level
 from tridetr.errors import TridetrError
+from tridetr.model_card import NAME_CLASSES
 from tridetr.models.installed_models import configured_model
 from tridetr.plan import BACKENDS, Placement, check_target, place_model
 from tridetr.triton.trial import Trial, can_try
@@ -95,7 +97,14 @@ def check_model(config: Config) -> Iterator[Finding]:
         why, _, remedy = str(error).partition(" Remedy: ")
         yield Finding("model", "fault", why, remedy or "correct model.file")
         return
-    classes = card.classes
+    classes = card.classes or COCO_91
+    if not card.classes:
+        yield Finding(
+            "model",
+            "warning",
+            f"{file} does not name its classes: COCO's ids 1 to 90 are assumed, with 1 for person",
+            NAME_CLASSES.removeprefix("Remedy: "),
+        )
     size = f"{file.stat().st_size / 1e6:.1f} MB, {len(classes)} classes"
     yield Finding("model", "ok", f"{file} ({size})")
     for name in config.cameras:

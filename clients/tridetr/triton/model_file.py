@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tridetr.contract import COCO_91, Tensor, check_contract
+from tridetr.contract import Tensor, check_contract
 from tridetr.errors import ModelError
 from tridetr.files import checksum_of
 from tridetr.model_card import ModelCard, Target
@@ -22,7 +22,7 @@ class ModelFile:
         path: the file.
         frame: the input.
         outputs: the outputs.
-        card: the model's description; fields that the file does not set have assumed values.
+        card: the model's description, without class names if the file has none.
     """
 
     path: Path
@@ -83,10 +83,9 @@ def read_model_file(path: Path) -> ModelFile:
 
 
 def _completed(card: ModelCard, path: Path) -> ModelCard:
-    """Fill in the fields that are missing in a model that another program made."""
+    """Fill in origin and checksum if they are missing in a model that another program made."""
     return replace(
         card,
-        classes=card.classes or COCO_91,
         source=card.source or path.name,
         checksum=card.checksum or checksum_of(path),
     )
