@@ -61,9 +61,10 @@ demo: $(VENV)/.base
 	@echo "Starting the demo: a synthetic street, the bundled model (4 MB), Triton and an embedded broker; ready in about 10 seconds."
 	@exec $(VENV)/bin/tridetr up --demo $(if $(DURATION),--duration $(DURATION))
 
+# Without --no-loadscope-reorder, files with few but long tests come last, and one process waits for the other.
 test: $(VENV)/.dev
 	@tools/apt-install $(TEST_PACKAGES)
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "not soak and not long_faults and not containers and not home_assistant" $(PYTEST_ARGS)
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not soak and not long_faults and not containers and not home_assistant" $(PYTEST_ARGS)
 
 coverage: $(VENV)/.dev
 	@tools/apt-install $(TEST_PACKAGES)
