@@ -47,14 +47,20 @@ def give_access_back(path: Path) -> bool:
 def give_tree_back(folder: Path) -> None:
     """Restore the owner's access to a folder, and to everything in it that the owner cannot read.
 
-    Files that are only read-only stay as they are: that may be intended.
+    Files that are only read-only stay as they are: that may be intended. Symbolic links are not followed, not even to
+    see what they lead to, as `os.walk` does: that may be on a network share that does not answer.
     """
     give_access_back(folder)
-    for parent, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            with contextlib.suppress(OSError):
-                if not os.lstat(os.path.join(parent, name)).st_mode & stat.S_IRUSR:  # noqa: PTH118
-                    give_access_back(Path(parent, name))
+    unread = [folder]
+    while unread:
+        with contextlib.suppress(OSError):
+            for path in unread.pop().iterdir():
+                with contextlib.suppress(OSError):
+                    mode = path.lstat().st_mode
+                    if not mode & stat.S_IRUSR:
+                        give_access_back(path)
+                    if stat.S_ISDIR(mode):
+                        unread.append(path)
 
 
 def write_text(path: Path, text: str, *, mode: int = 0o600) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tridetr.files import give_tree_back
+
 _DAC = "-dac_override,-dac_read_search"  # with these, modes mean nothing to root
 _USE = """
 import os, sys
@@ -72,3 +74,31 @@ def test_own_files_without_any_permission_are_used_again(instance: str, tmp_path
         words = [setpriv, f"--bounding-set={_DAC}", f"--inh-caps={_DAC}", *words]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_links_in_the_run_folder_are_not_followed(tmp_path: Path) -> None:
+    """The supervisor blocked while the network share with the model, which the run folder links to, did not answer."""
+    share = tmp_path / "share"
+    share.mkdir(mode=0)
+    run = tmp_path / "run"
+    links = [run / "models" / name for name in ("folder", "file")]
+    links[0].parent.mkdir(parents=True)
+    for link in links:
+        link.symlink_to(share)
+
+    def followed() -> list[bool]:
+        return [link.lstat().st_atime_ns != 0 for link in links]
+
+    def forget() -> None:
+        for link in links:
+            os.utime(link, ns=(0, 0), follow_symlinks=False)
+
+    forget()
+    for link in links:
+        link.stat()
+    if not all(followed()):
+        pytest.skip("this file system does not record when a link is followed")
+    forget()
+    give_tree_back(run)
+    assert not any(followed())
+    assert share.stat().st_mode & 0o777 == 0
