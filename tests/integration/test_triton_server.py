@@ -52,7 +52,7 @@ async def test_detections_are_the_recorded_ones(triton: TritonThread) -> None:
     numbers = [0, 1, 240, 300, 301, 400]
     async with TritonClient(triton.config) as client:
         info = await client.model()
-        assert info.classes["person"] == PERSON
+        assert not info.classes  # it names none: the detector assumes COCO's
         assert (info.engine, info.precision) == ("onnxruntime", "fp32")
         with SharedFrame(triton.config.instance, 768, 432) as slot:
             await client.register(slot.frame.region)
