@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from support.waiting import wait_for
 from tridetr.capture.sources.base import LoginRefusedError
-from tridetr.capture.sources.late_stream import MediaLag
+from tridetr.capture.sources.late_stream import LinkShare, MediaLag
 from tridetr.capture.sources.lateness import Lateness, LinkLoad, SecondConnection, Step
 from tridetr.errors import SourceError
 from tridetr.hang_up import HangUp
@@ -334,8 +335,8 @@ def test_a_fault_ends_although_no_connection_lasts_five_minutes() -> None:
     assert not known.fault
 
 
-def doubted(known: Lateness, lag_s: float) -> str:
-    known.suspect(lag_s)
+def doubted(known: Lateness, lag_s: float, *, is_full: bool = False) -> str:
+    known.suspect(lag_s, is_full=is_full)
     return known.doubt
 
 
@@ -343,7 +344,6 @@ def test_a_measured_lag_stays_doubtful_until_a_second_connection_disproves_it() 
     """A camera that takes one client only was declared to be in time, because it refused the second one."""
     known = Lateness()
     known.connected(1.0)
-    assert not doubted(known, 0.0)
     assert "may come more than 6 s late" in doubted(
         known, 6.1
     )  # before the second connection is made
@@ -356,7 +356,8 @@ def test_a_measured_lag_stays_doubtful_until_a_second_connection_disproves_it() 
     known.forbid()
     assert "more than 600 s late" in doubted(known, 1e6)
     assert len(known.doubt.encode()) <= 200
-    assert not doubted(known, 0.0)
+    known.in_time()
+    assert not known.doubt
 
 
 def test_a_disproved_lag_is_not_doubtful_any_more() -> None:
@@ -372,3 +373,70 @@ def test_a_disproved_lag_is_not_doubtful_any_more() -> None:
     assert not doubted(known, 20.0)
     known.connected(302.0)
     assert not doubted(known, 20.0)
+
+
+def test_the_next_lag_is_doubtful_again() -> None:
+    """One that had passed, or the second connection to a server that was late itself, disproved all later ones."""
+    known = Lateness()
+    known.connected(1.0)
+    known.arrived(1, 2.0, is_full=True)
+    known.compare({1: 1.9}, 3.0)
+    assert "the link is full" in doubted(known, 20.0, is_full=True)
+    assert not doubted(known, 20.0)
+    known.in_time()
+    assert doubted(known, 7.0)
+
+
+def test_after_an_hour_without_a_lag_second_connections_come_as_at_first() -> None:
+    known, now_s = Lateness(), 1.0
+    known.connected(now_s)
+    for wait_s in (125, 245, 485, 5000):
+        assert known.arrived(1, now_s, is_full=True) is Step.COMPARE
+        known.compare({}, now_s)
+        now_s += wait_s
+    assert known.arrived(1, now_s, is_full=True) is Step.COMPARE
+    known.compare({}, now_s)
+    assert known.arrived(1, now_s + 125, is_full=True) is Step.COMPARE
+
+
+def sent(
+    count: int, *, rate: float, fps: float = 10.0, jitter_s: float = 0.0, spread: bool = True
+) -> Iterator[tuple[int, float]]:
+    """Yield size [bytes] and arrival [s] of packets over a link that carries so many bytes per second."""
+    dice, free_s = random.Random(1), 0.0
+    for number in range(count):
+        size = 40_000 if number % 20 == 0 and spread else dice.randint(3500, 5500)
+        free_s = max(free_s, number / fps) + size / rate
+        yield size, free_s + dice.uniform(0, jitter_s)
+
+
+@pytest.mark.parametrize("held", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("rate", "jitter_s", "expected"),
+    [
+        (20_000, 0.0, True),  # the stream has 62,500 bytes per second
+        (55_000, 0.0, True),
+        (55_000, 0.05, True),
+        (125_000, 0.0, False),  # also if a key frame takes three times as long as a picture lasts
+        (125_000, 0.05, False),
+        (10_000_000, 0.0, False),
+        (10_000_000, 0.08, False),
+    ],
+)
+def test_packets_over_a_full_link_come_as_their_sizes_tell(
+    rate: float, jitter_s: float, expected: bool, held: int
+) -> None:
+    """Also if a packet comes out of FFmpeg together with a later one."""
+    share, packets = LinkShare(), [*sent(600, rate=rate, jitter_s=jitter_s)]
+    for (size, _), (_, now_s) in zip(packets, packets[held:], strict=False):
+        share.packet(size, now_s)
+        assert expected or not share.is_full()
+    assert share.is_full() is expected
+
+
+def test_few_packets_or_those_of_one_size_tell_nothing() -> None:
+    for count, spread in ((60, True), (600, False)):
+        share = LinkShare()
+        for size, now_s in sent(count, rate=10_000, spread=spread):
+            share.packet(size, now_s)
+        assert not share.is_full()

@@ -1,13 +1,19 @@
 """Finds out whether a live stream over TCP (RTSP, MPEG-TS, FLV) is late: its timestamps advance slower than the clock.
 
-So do those of a camera that counts wrongly, so the same proof is needed as for JPEGs; see `lateness`.
+So do those of a camera that counts wrongly, so the same proof is needed as for JPEGs; see `lateness`. But a second
+connection to a server that is late itself is as late as the first one, and disproves nothing. So while the stream comes
+as if over a full link, it stays doubtful.
 """
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tridetr.capture.sources import lateness
 from tridetr.capture.sources.lateness import Comparison, Lateness
@@ -22,6 +28,50 @@ if TYPE_CHECKING:
 LEAST_BYTES = 500
 _JUMP_S = 10.0  # of the timestamps; also the longest time between packets
 _PERIOD_S = 1800.0  # in it, the clock of a camera is off by less than half a second
+# Packets by which a link is judged: a few groups of pictures
+_JUDGED_S = 20.0
+_JUDGED = 60  # at least
+_FULL_SHARE = 0.8  # of a link that a stream takes
+_HELD = 2  # packets that FFmpeg can hold back, so that one seems to come when a later one does
+_LEAST_SPREAD = 0.3  # of the sizes, relative to their mean; with less, nothing is known
+
+
+class LinkShare:
+    """Estimates which share of the slowest link on the way a stream takes. Pure: all times are arguments [s].
+
+    On a full link, the time from one packet to the next is proportional to the size; otherwise, the camera's clock
+    determines it. The share is the slope of the line through the times over the sizes, relative to a line through zero.
+    """
+
+    def __init__(self) -> None:
+        self._packets: deque[tuple[float, int]] = (
+            deque()
+        )  # when each one arrived, and its size in bytes
+
+    def packet(self, size: int, now_s: float) -> None:
+        """Take in a packet."""
+        self._packets.append((now_s, size))
+        while now_s - self._packets[0][0] > _JUDGED_S:
+            self._packets.popleft()
+
+    def is_full(self) -> bool:
+        """Return whether the stream takes all that the link carries, as far as its sizes show that."""
+        if len(self._packets) <= _JUDGED:
+            return False
+        arrived_s, sizes = np.array(self._packets).T
+        gaps_s, sizes = np.diff(arrived_s), sizes[1:]
+        if sizes.std() < _LEAST_SPREAD * sizes.mean():
+            return False
+        return any(
+            _slope(gaps_s[: len(gaps_s) - held], sizes[held:]) * sizes.mean()
+            > _FULL_SHARE * gaps_s.mean()
+            for held in range(_HELD + 1)
+        )
+
+
+def _slope(y: NDArray[np.float64], x: NDArray[np.float64]) -> float:
+    """Return the slope of the regression line of y over x."""
+    return float(np.cov(x, y)[0, 1] / x.var(ddof=1))
 
 
 class MediaLag:
@@ -72,6 +122,7 @@ class LateStream:
         self._comparison = Comparison(known, read_apart, shown, 3 * timeout_s)
         self._shown = shown
         self._lag = MediaLag()
+        self._share = LinkShare()
 
     def packet(self, packet: av.Packet[VideoStream]) -> None:
         """Take in the next packet.
@@ -83,10 +134,14 @@ class LateStream:
         if at is None or packet.time_base is None:
             return
         lag_s = self._lag.packet(float(at * packet.time_base), now_s)
+        self._share.packet(packet.size, now_s)
         if packet.size < LEAST_BYTES:
             return
         is_late, known = lag_s >= lateness.LATE_S, self._comparison.known
-        known.suspect(lag_s if is_late else 0.0)
+        if is_late:
+            known.suspect(lag_s, is_full=self._share.is_full())
+        else:
+            known.in_time()
         if self._comparison.is_late(bytes(packet), now_s, is_full=is_late):
             raise SourceError(f"{self._shown}: {known.fault}")
 

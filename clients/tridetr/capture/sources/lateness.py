@@ -100,6 +100,7 @@ class Lateness:
         self._waits = Backoff(first_s=FIRST_WAIT_S, longest_s=_LONGEST_WAIT_S)
         self._next_s = float("-inf")  # when a second connection is allowed
         self._is_forbidden = self._is_comparing = False
+        self._is_suspect = False  # the connection, because of its timestamps
         self._proven_until_s = float("-inf")
         self._lag_s = 0.0
         self._proofs_of_none = 0
@@ -114,6 +115,7 @@ class Lateness:
         self._awaited.clear()
         self._is_comparing = False
         self.doubt = ""
+        self._is_suspect = False
         self._full_s = self._full_s or now_s
 
     def arrived(self, picture: int, now_s: float, *, is_full: bool) -> Step:
@@ -143,6 +145,8 @@ class Lateness:
         is_busy = self._is_forbidden or self._is_comparing or bool(self._awaited)
         if is_busy or now_s < self._next_s:
             return Step.READ
+        if now_s - self._next_s > _LONGEST_WAIT_S:
+            self._waits = Backoff(first_s=FIRST_WAIT_S, longest_s=_LONGEST_WAIT_S)
         self._is_comparing = True
         self._next_s = now_s + FIRST_WAIT_S
         return Step.COMPARE
@@ -165,18 +169,32 @@ class Lateness:
         self._failed(now_s)
         self._next_s = now_s + _HARMED_WAIT_S
 
-    def suspect(self, lag_s: float) -> None:
-        """Take in how far the timestamps of a stream have fallen behind the clock; 0 if they have not.
+    def suspect(self, lag_s: float, *, is_full: bool) -> None:
+        """Take in how far the timestamps of a stream have fallen behind the clock: `LATE_S` or more.
 
-        This is reported until a second connection disproves it: a camera whose timestamps are too slow is in time.
+        This is reported until a second connection disproves it, because a camera whose timestamps are too slow is in
+        time; if the link is full, it is reported nevertheless.
+
+        Args:
+            lag_s: How far they have.
+            is_full: Whether the stream takes all that the slowest link on its way carries.
         """
         is_disproved = self._proofs_of_none > 0 and not (self._is_comparing or self._awaited)
+        reason = "the link is full" if is_full else "no second connection has disproved it"
         self.doubt = (
             f"pictures may come more than {max(s for s in _LAGS_S if s <= lag_s)} s late: their timestamps have fallen "
-            "behind the clock, and no second connection has disproved it"
-            if lag_s and not is_disproved
+            f"behind the clock, and {reason}"
+            if is_full or not is_disproved
             else ""
         )
+        self._is_suspect = True
+
+    def in_time(self) -> None:
+        """Take in that the timestamps of a stream are not late, or not any more; the next lag is another one."""
+        self.doubt = ""
+        if self._is_suspect:
+            self._is_suspect = False
+            self._proofs_of_none = 0
 
     def forbid(self) -> None:
         """Open no second connection any more: the camera has refused a login."""
