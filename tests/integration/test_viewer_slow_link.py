@@ -96,6 +96,35 @@ def test_video_that_the_link_does_not_carry_is_replaced_by_jpegs(
         assert seen["old"] == 0, seen
 
 
+def test_a_key_frame_that_comes_after_the_change_to_jpegs_is_not_shown(
+    tmp_path: Path, tab: Tab
+) -> None:
+    """It took the place of all JPEGs that followed."""
+    with (
+        noisy_camera(tmp_path, group=20) as (camera, config),
+        Gateway(config) as gateway,
+        playing(camera),
+        slow_link(gateway.port, FAST, stores=True) as link,
+    ):
+        tab.page.goto(f"http://127.0.0.1:{link.port}/?pictures=jpeg")
+        card = tab.card("hall")
+        tab.has_picture("hall")
+        link.rate = 6000  # the key frame takes longer than the viewer waits for it
+        for _ in ("video", "auto"):
+            card.locator('[data-part="transport"]').dispatch_event("click")
+        expect(card).to_have_attribute("data-transport", "video")
+        expect(card).to_have_attribute("data-transport", "jpeg")
+        link.rate = FAST
+        tab.has_picture("hall")
+        before = time.time() * 1000
+        tab.page.wait_for_function(
+            "(ms) => Number(document.querySelector('.card').dataset.captured) > ms",
+            arg=before + 2000,
+            timeout=WAIT_MS,
+        )
+        expect(card.locator('[data-part="picture"]')).to_contain_text("JPEG")
+
+
 def test_facts_that_do_not_arrive_are_not_quiet(tmp_path: Path, tab: Tab) -> None:
     with cameras(tmp_path, "hall", live_s=5.0) as (config, fakes):
         fakes["hall"].play()

@@ -176,7 +176,7 @@ export class Card {
   }
 
   onMessage(header, image) {
-    if (header.type === "video") this.#video.push(header, image);
+    if (header.type === "video") this.#video.push(header, image, this.#transport.isVideo);
     else if (header.type === "frame") this.#picture.show(header, image);
     else if (header.type === "stream") this.#transport.offered(header.video, header.reason);
     else if (header.type === "detections") {

@@ -104,8 +104,13 @@ export class Video {
     return this.#arrivedAt;
   }
 
-  push(header, data) {
+  /** Takes in a packet; one that is not wanted any more, because it came after the change to JPEGs, is only acknowledged. */
+  push(header, data, isWanted) {
     this.#received += 1;
+    if (!isWanted) {
+      this.#acknowledge();
+      return;
+    }
     this.#arrivedAt = now();
     if ("config" in header) this.#packet = null; // another stream may have other numbers
     if (this.#packet !== null && header.packet > this.#packet + 1) this.#skips = [...this.#skips.slice(1 - SKIPS), now()];
