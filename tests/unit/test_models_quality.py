@@ -251,6 +251,13 @@ def test_the_target_of_a_model_without_a_card_is_known(
     onnx.save(quantised, output)
     expected = Target.TENSORRT if target is Target.TENSORRT else None
     assert read_model_file(output).card.quantized_for is expected
+    for weight in [*quantised.graph.initializer]:  # as other programs write them
+        if weight.name.endswith("zero_point"):
+            quantised.graph.initializer.remove(weight)
+            node = helper.make_node("Constant", [], [weight.name], value=weight)
+            quantised.graph.node.insert(0, node)
+    onnx.save(quantised, output)
+    assert read_model_file(output).card.quantized_for is expected
     assert read_model_file(source).card.quantized_for is None
 
 

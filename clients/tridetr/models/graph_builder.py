@@ -137,7 +137,13 @@ def precision_of(model: onnx.ModelProto) -> str:
 
 def has_tensorrt_activations(model: onnx.ModelProto) -> bool:
     """Return whether a graph quantises all activations as TensorRT needs it: signed, with a zero point of 0."""
-    weights = {weight.name: weight for weight in model.graph.initializer}
+    weights = {weight.name: weight for weight in model.graph.initializer} | {
+        node.output[0]: attribute.t
+        for node in model.graph.node
+        if node.op_type == "Constant"
+        for attribute in node.attribute
+        if attribute.name == "value"
+    }
     points = [
         weights.get(node.input[2]) if len(node.input) > 2 else None
         for node in model.graph.node
