@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 LEAST_BYTES = 500
 _JUMP_S = 10.0  # of the timestamps; also the longest time between packets
 _PERIOD_S = 1800.0  # in it, the clock of a camera is off by less than half a second
-# Packets by which a link is judged: a few groups of pictures
+# A link is judged by the packets of a few groups of pictures: of this time, but at least this number
 _JUDGED_S = 20.0
-_JUDGED = 60  # at least
+_JUDGED = 60
 _FULL_SHARE = 0.8  # of a link that a stream takes
 _HELD = 2  # packets that FFmpeg can hold back, so that one seems to come when a later one does
 _LEAST_SPREAD = 0.3  # of the sizes, relative to their mean; with less, nothing is known
@@ -51,17 +51,17 @@ class LinkShare:
     def packet(self, size: int, now_s: float) -> None:
         """Take in a packet."""
         self._packets.append((now_s, size))
-        while now_s - self._packets[0][0] > _JUDGED_S:
+        while now_s - self._packets[0][0] > _JUDGED_S and len(self._packets) > _JUDGED + 1:
             self._packets.popleft()
 
-    def is_full(self) -> bool:
-        """Return whether the stream takes all that the link carries, as far as its sizes show that."""
+    def may_be_full(self) -> bool:
+        """Return whether the stream may take all that the link carries: unless its packets show that it does not."""
         if len(self._packets) <= _JUDGED:
-            return False
+            return True
         arrived_s, sizes = np.array(self._packets).T
         gaps_s, sizes = np.diff(arrived_s), sizes[1:]
         if sizes.std() < _LEAST_SPREAD * sizes.mean():
-            return False
+            return True
         return any(
             _slope(gaps_s[: len(gaps_s) - held], sizes[held:]) * sizes.mean()
             > _FULL_SHARE * gaps_s.mean()
@@ -139,7 +139,7 @@ class LateStream:
             return
         is_late, known = lag_s >= lateness.LATE_S, self._comparison.known
         if is_late:
-            known.suspect(lag_s, is_full=self._share.is_full())
+            known.suspect(lag_s, may_be_full=self._share.may_be_full())
         else:
             known.in_time()
         if self._comparison.is_late(bytes(packet), now_s, is_full=is_late):

@@ -169,22 +169,22 @@ class Lateness:
         self._failed(now_s)
         self._next_s = now_s + _HARMED_WAIT_S
 
-    def suspect(self, lag_s: float, *, is_full: bool) -> None:
+    def suspect(self, lag_s: float, *, may_be_full: bool) -> None:
         """Take in how far the timestamps of a stream have fallen behind the clock: `LATE_S` or more.
 
         This is reported until a second connection disproves it, because a camera whose timestamps are too slow is in
-        time; if the link is full, it is reported nevertheless.
+        time; if the link may be full, it is reported nevertheless.
 
         Args:
             lag_s: How far they have.
-            is_full: Whether the stream takes all that the slowest link on its way carries.
+            may_be_full: Whether the stream may take all that the slowest link on its way carries.
         """
         is_disproved = self._proofs_of_none > 0 and not (self._is_comparing or self._awaited)
-        reason = "the link is full" if is_full else "no second connection has disproved it"
+        reason = "the link may be full" if may_be_full else "no second connection has disproved it"
         self.doubt = (
             f"pictures may come more than {max(s for s in _LAGS_S if s <= lag_s)} s late: their timestamps have fallen "
             f"behind the clock, and {reason}"
-            if is_full or not is_disproved
+            if may_be_full or not is_disproved
             else ""
         )
         self._is_suspect = True
