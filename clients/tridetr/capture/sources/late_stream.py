@@ -31,9 +31,9 @@ _PERIOD_S = 1800.0  # in it, the clock of a camera is off by less than half a se
 # A link is judged by the packets of a few groups of pictures: of this time, but at least this number
 _JUDGED_S = 20.0
 _JUDGED = 60
-_FULL_SHARE = 0.8  # of a link that a stream takes
+_FULL_SHARE = 0.6  # of a link that its video takes; audio may take the rest
 _HELD = 2  # packets that FFmpeg can hold back, so that one seems to come when a later one does
-_LEAST_SPREAD = 0.3  # of the sizes, relative to their mean; with less, nothing is known
+_LEAST_SPREAD = 0.2  # of the sizes, relative to their mean; with less, nothing is known
 
 
 class LinkShare:
@@ -138,10 +138,7 @@ class LateStream:
         if packet.size < LEAST_BYTES:
             return
         is_late, known = lag_s >= lateness.LATE_S, self._comparison.known
-        if is_late:
-            known.suspect(lag_s, may_be_full=self._share.may_be_full())
-        else:
-            known.in_time()
+        known.lags(lag_s, self._share.may_be_full)
         if self._comparison.is_late(bytes(packet), now_s, is_full=is_late):
             raise SourceError(f"{self._shown}: {known.fault}")
 

@@ -169,32 +169,32 @@ class Lateness:
         self._failed(now_s)
         self._next_s = now_s + _HARMED_WAIT_S
 
-    def suspect(self, lag_s: float, *, may_be_full: bool) -> None:
-        """Take in how far the timestamps of a stream have fallen behind the clock: `LATE_S` or more.
+    def lags(self, lag_s: float, may_be_full: Callable[[], bool]) -> None:
+        """Take in how far the timestamps of a stream have fallen behind the clock.
 
-        This is reported until a second connection disproves it, because a camera whose timestamps are too slow is in
-        time; if the link may be full, it is reported nevertheless.
+        From `LATE_S` on, this is reported until a second connection disproves it, because a camera whose timestamps are
+        too slow is in time; if the link may be full, it is reported nevertheless. The next lag is another one.
 
         Args:
-            lag_s: How far they have.
-            may_be_full: Whether the stream may take all that the slowest link on its way carries.
+            lag_s: How far they have [s].
+            may_be_full: Returns whether the stream may take all that the slowest link on its way carries.
         """
+        self.doubt = ""
+        if lag_s < LATE_S:
+            # One that only becomes less, because its beginning is forgotten, is still the same
+            if self._is_suspect and lag_s < LATE_S / 3:
+                self._is_suspect = False
+                self._proofs_of_none = 0
+            return
+        self._is_suspect = True
         is_disproved = self._proofs_of_none > 0 and not (self._is_comparing or self._awaited)
-        reason = "the link may be full" if may_be_full else "no second connection has disproved it"
+        if not (is_full := may_be_full()) and is_disproved:
+            return
+        reason = "the link may be full" if is_full else "no second connection has disproved it"
         self.doubt = (
             f"pictures may come more than {max(s for s in _LAGS_S if s <= lag_s)} s late: their timestamps have fallen "
             f"behind the clock, and {reason}"
-            if may_be_full or not is_disproved
-            else ""
         )
-        self._is_suspect = True
-
-    def in_time(self) -> None:
-        """Take in that the timestamps of a stream are not late, or not any more; the next lag is another one."""
-        self.doubt = ""
-        if self._is_suspect:
-            self._is_suspect = False
-            self._proofs_of_none = 0
 
     def forbid(self) -> None:
         """Open no second connection any more: the camera has refused a login."""
