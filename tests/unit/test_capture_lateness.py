@@ -389,6 +389,21 @@ def test_the_next_lag_is_doubtful_again() -> None:
     assert doubted(known, 7.0)
 
 
+def test_a_new_connection_to_a_server_that_is_late_itself_is_doubtful() -> None:
+    """The lag of each connection begins with 0, while the pictures were 40 s old."""
+    known = Lateness()
+    known.connected(1.0)
+    assert doubted(known, 37.0, may_be_full=True)
+    for now_s in (50.0, 60.0):
+        known.connected(now_s)
+        assert "still come late" in doubted(known, 0.0, may_be_full=True)
+        assert len(known.doubt.encode()) <= 200
+    assert not doubted(known, 0.0)  # the queue is empty, so the link is not full any more
+    assert not doubted(known, 0.0, may_be_full=True)
+    known.connected(100.0)
+    assert not doubted(known, 0.0, may_be_full=True)
+
+
 def test_after_an_hour_without_a_lag_second_connections_come_as_at_first() -> None:
     known, now_s = Lateness(), 1.0
     known.connected(now_s)

@@ -101,6 +101,7 @@ class Lateness:
         self._next_s = float("-inf")  # when a second connection is allowed
         self._is_forbidden = self._is_comparing = False
         self._is_suspect = False  # the connection, because of its timestamps
+        self._was_doubtful = False  # the connection before, and the link may have been full since
         self._proven_until_s = float("-inf")
         self._lag_s = 0.0
         self._proofs_of_none = 0
@@ -114,7 +115,7 @@ class Lateness:
         self._came.clear()
         self._awaited.clear()
         self._is_comparing = False
-        self.doubt = ""
+        self._was_doubtful = self._was_doubtful or bool(self.doubt)
         self._is_suspect = False
         self._full_s = self._full_s or now_s
 
@@ -175,6 +176,9 @@ class Lateness:
         From `LATE_S` on, this is reported until a second connection disproves it, because a camera whose timestamps are
         too slow is in time; if the link may be full, it is reported nevertheless. The next lag is another one.
 
+        A server that is late itself is as late in a new connection, whose own lag begins with 0: one that follows a
+        doubtful one is doubtful, too, until the link is not full.
+
         Args:
             lag_s: How far they have [s].
             may_be_full: Returns whether the stream may take all that the slowest link on its way carries.
@@ -185,6 +189,9 @@ class Lateness:
             if self._is_suspect and lag_s < LATE_S / 3:
                 self._is_suspect = False
                 self._proofs_of_none = 0
+            self._was_doubtful = self._was_doubtful and may_be_full()
+            if self._was_doubtful:
+                self.doubt = "pictures may still come late, as before the connection began: the link may be full"
             return
         self._is_suspect = True
         is_disproved = self._proofs_of_none > 0 and not (self._is_comparing or self._awaited)
