@@ -14,7 +14,7 @@ from tridetr.capture.sources.base import LoginError, LoginRefusedError
 from tridetr.capture.sources.http_camera import JpegFeed, LiveStream, open_http
 from tridetr.capture.sources.http_request import http_address
 from tridetr.capture.sources.late_stream import LEAST_BYTES, LateStream
-from tridetr.capture.sources.lateness import Lateness
+from tridetr.capture.sources.lateness import Comparison, Lateness
 from tridetr.capture.sources.playlist import PlayedSegments, PlaylistParts
 from tridetr.capture.sources.pump import Feed
 from tridetr.capture.sources.rtsp_redirect import final_url, refuse_followed
@@ -127,8 +127,8 @@ def _watch(
     """Return what finds out whether the packets of a new connection are late."""
     if lateness is None:
         return None
-    read_apart = partial(_read_packets, section, played)
-    return LateStream(lateness, read_apart, section.source.shown, section.timeout_s)
+    read_apart, shown = partial(_read_packets, section, played), section.source.shown
+    return LateStream(Comparison(lateness, read_apart, shown, 3 * section.timeout_s), shown)
 
 
 def _read_packets(

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tridetr.capture.sources import lateness
-from tridetr.capture.sources.lateness import Comparison, Lateness
+from tridetr.capture.sources.lateness import Comparison
 from tridetr.errors import SourceError
-from tridetr.hang_up import HangUp
 
 if TYPE_CHECKING:
     import av
@@ -44,9 +42,8 @@ class LinkShare:
     """
 
     def __init__(self) -> None:
-        self._packets: deque[tuple[float, int]] = (
-            deque()
-        )  # when each one arrived, and its size in bytes
+        # When each one arrived, and its size in bytes
+        self._packets: deque[tuple[float, int]] = deque()
 
     def packet(self, size: int, now_s: float) -> None:
         """Take in a packet."""
@@ -104,22 +101,14 @@ class MediaLag:
 class LateStream:
     """Watches the packets of one connection."""
 
-    def __init__(
-        self,
-        known: Lateness,
-        read_apart: Callable[[HangUp], Generator[bytes, None, None]],
-        shown: str,
-        timeout_s: float,
-    ) -> None:
+    def __init__(self, comparison: Comparison, shown: str) -> None:
         """Begin with the connection.
 
         Args:
-            known: What is known from all connections to the camera.
-            read_apart: Opens another connection and yields its packets, until its argument is set.
+            comparison: Compares its packets with those of a second connection.
             shown: The camera's address for messages.
-            timeout_s: How long a read may take [s].
         """
-        self._comparison = Comparison(known, read_apart, shown, 3 * timeout_s)
+        self._comparison = comparison
         self._shown = shown
         self._lag = MediaLag()
         self._share = LinkShare()
