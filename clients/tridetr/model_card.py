@@ -18,7 +18,7 @@ from tridetr.foreign_text import is_unicode
 PREFIX = "tridetr."
 MAX_CLASS_ID = (1 << 16) - 1  # results store ids as uint16
 
-NAME_CLASSES = "Remedy: name them in the metadata of its file (docs/models.md, Class names)"
+NAME_CLASSES = "name them in the metadata of its file (docs/models.md, Class names)"
 
 
 class Form(str, Enum):

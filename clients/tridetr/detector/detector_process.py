@@ -142,7 +142,7 @@ class Detector:
         )
         if is_nameless:
             log.warning(
-                "the model %s does not name its classes: COCO's ids 1 to 90 are assumed, with 1 for person. %s",
+                "the model %s does not name its classes: COCO's ids 1 to 90 are assumed, with 1 for person. Remedy: %s",
                 info.name,
                 NAME_CLASSES,
             )

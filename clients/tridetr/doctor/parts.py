@@ -103,7 +103,7 @@ def check_model(config: Config) -> Iterator[Finding]:
             "model",
             "warning",
             f"{file} does not name its classes: COCO's ids 1 to 90 are assumed, with 1 for person",
-            NAME_CLASSES.removeprefix("Remedy: "),
+            NAME_CLASSES,
         )
     size = f"{file.stat().st_size / 1e6:.1f} MB, {len(classes)} classes"
     yield Finding("model", "ok", f"{file} ({size})")

@@ -134,9 +134,8 @@ def quantize(
         quantised = onnx.load(path)
         set_metadata(quantised, metadata_of(model))
         made = replace(card, precision="int8", quantized_for=target)
-        own = {
-            f"{PREFIX}quantized_for": target.value
-        }  # all that is known of a model without a card
+        # All that is known of a model without a card
+        own = {f"{PREFIX}quantized_for": target.value}
         set_metadata(quantised, made.to_metadata() if card.contract else own)
         onnx.checker.check_model(quantised)
         onnx.save(quantised, path)
